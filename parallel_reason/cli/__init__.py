@@ -1,0 +1,1 @@
+"""The ``parallel-reason`` command. One file a command."""

@@ -1,0 +1,87 @@
+"""``parallel-reason generate``: prompts in, traces out."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from parallel_reason.cli.output import Printer
+from parallel_reason.errors import InputError
+from parallel_reason.limits import Limits
+from parallel_reason.sampling import SamplingParams
+
+
+def generate(
+    prompt: Annotated[list[str] | None, typer.Argument(help="A prompt; several are run at once.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A file with one prompt a line; - for standard input.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model folder or Hub id. Default: the embedded Countdown model.")
+    ] = None,
+    dialect: Annotated[str, typer.Option(help="The grammar in which the model forks and joins.")] = "spawn_join",
+    engine: Annotated[str, typer.Option(help="What decodes.")] = "vllm",
+    first: Annotated[bool, typer.Option("--first", help="Join on the first child that returns a result.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print every trace as one line of JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Append every trace to this JSONL file as it finishes.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    n: Annotated[int, typer.Option(help="Traces for each prompt.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of a trace decoding at once.")] = None,
+    children: Annotated[int | None, typer.Option(help="Children of one fork.")] = None,
+    forks: Annotated[int | None, typer.Option(help="Forks in a trace.")] = None,
+    depth: Annotated[int | None, typer.Option(help="How deep threads may nest.")] = None,
+    tokens_per_thread: Annotated[int | None, typer.Option(help="Sampled by one thread.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Sampled by all threads of a trace.")] = None,
+    critical_path_tokens: Annotated[int | None, typer.Option(help="Sampled on the longest chain of threads.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds for a trace.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens that one thread may see.")] = None,
+) -> None:
+    """Run prompts and print their answers; on a terminal, draw the threads while they run.
+
+    Example: parallel-reason generate 22,26,31,53=27
+    """
+    bounds = {
+        "threads": threads, "children": children, "forks": forks, "depth": depth,
+        "tokens_per_thread": tokens_per_thread, "tokens": tokens, "critical_path_tokens": critical_path_tokens,
+        "deadline_s": deadline_s, "context": context,
+    }  # fmt: skip
+    try:
+        limits = Limits(**{name: value for name, value in bounds.items() if value is not None})  # type: ignore[arg-type]
+        sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, n=n, seed=seed)
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        name = "--" + str(first_error["loc"][0]).replace("_", "-")
+        raise InputError(f"{name} {first_error['input']}: {first_error['msg'].lower()}") from None
+    prompts = _prompts(prompt or [], file)
+    from parallel_reason.llm import ParallelLLM
+
+    options: dict[str, Any] = {"join_on": "first"} if first else {}
+    with Printer(Console(), json=json, out=out, draw=len(prompts) * n == 1) as printer:
+        printer.say(f"loading {model or 'the embedded Countdown model'} on {engine}")
+        with ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine) as llm:
+            printer.say(f"running {len(prompts) * n} traces" if len(prompts) * n > 1 else "running")
+            llm.generate(prompts, sampling, limits, on_event=printer.event)
+
+
+def _prompts(given: list[str], file: Path | None) -> list[str]:
+    """Prompts from the arguments, a file, or a pipe."""
+    if given and file:
+        raise InputError("give prompts as arguments or by --file, not both")
+    if given:
+        return given
+    if file is None and sys.stdin.isatty():
+        raise InputError("no prompt: give one as an argument, by --file, or through a pipe")
+    try:
+        text = sys.stdin.read() if file in (None, Path("-")) else Path(str(file)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file or 'standard input'}: {error}") from None
+    prompts = [line for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise InputError(f"{file or 'standard input'} has no prompt")
+    return prompts

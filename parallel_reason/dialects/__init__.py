@@ -1,0 +1,27 @@
+"""Grammars in which models fork and join. One file each."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from parallel_reason.dialects.base import Dialect
+from parallel_reason.dialects.spawn_join import SpawnJoin
+from parallel_reason.errors import InputError
+
+DIALECTS = {SpawnJoin.name: SpawnJoin}
+
+
+def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
+    """A dialect, by name, in a model's vocabulary.
+
+    Raises:
+        InputError: an unknown dialect, or an option it does not have.
+        ModelError: the vocabulary lacks its control tokens.
+    """
+    if name not in DIALECTS:
+        raise InputError(f"unknown dialect {name!r}; there is {', '.join(DIALECTS)}")
+    try:
+        return DIALECTS[name].bind(tokenizer, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"dialect {name!r}, option {first['loc'][-1]!r}={first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,103 @@
+"""The ``spawn_join`` grammar: APR's spawn(msgs) and join(msg), with real control tokens.
+
+    parent:  ... <spawn>message<sep>message</spawn>        the parent pauses here
+    child:   [parent's tokens] <thread>message ... <return>result</thread>
+    parent:  ... </spawn><join>result<sep><none></join> ...
+
+The controller writes ``<thread>message`` and ``<join>...</join>``; the model writes the rest. A child that ends without
+``<return>`` has no result and comes back as ``<none>``. The parent may fork again and so may a child.
+
+Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (APR), section 3. The released APR
+checkpoints use plain text instead; that grammar is a dialect of its own.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from parallel_reason.dialects.base import Block, Child, control_ids
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class SpawnJoin:
+    """The grammar over token ids. Pure: it holds ids and two settings, and no state.
+
+    Attributes:
+        prefix: what a child sees: the parent's tokens and its message (``shared``), or its ``message`` alone.
+        join_on: when the parent goes on: after ``all`` children, or after the ``first`` that returned a result, the
+            others being cancelled.
+    """
+
+    name: ClassVar[str] = "spawn_join"
+    join_rule: ClassVar[Literal["message"]] = "message"
+    tags: ClassVar[tuple[str, ...]] = (
+        "<spawn>", "<sep>", "</spawn>", "<thread>", "<return>", "</thread>", "<join>", "<none>", "</join>",
+    )  # fmt: skip
+
+    spawn: int
+    sep: int
+    spawn_end: int
+    thread: int
+    result: int
+    thread_end: int
+    join: int
+    none: int
+    join_end: int
+    prefix: Literal["shared", "message"] = "shared"
+    join_on: Literal["all", "first"] = "all"
+
+    @classmethod
+    def bind(cls, tokenizer: Any, **settings: Any) -> "SpawnJoin":
+        """The grammar in a model's vocabulary.
+
+        Raises:
+            ModelError: a tag is not one token of the vocabulary.
+        """
+        return cls(*control_ids(cls.name, cls.tags, tokenizer), **settings)
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether children see their parent's tokens."""
+        return self.prefix == "shared"
+
+    @property
+    def joins_on_first(self) -> bool:
+        """Whether the first child with a result cancels the others."""
+        return self.join_on == "first"
+
+    def stop_ids(self, depth: int) -> frozenset[int]:
+        """Tokens at which a thread pauses or ends; only a child, at depth 1 and below, ends on ``</thread>``."""
+        return frozenset({self.spawn_end, self.thread_end} if depth else {self.spawn_end})
+
+    def forks(self, ids: list[int]) -> bool:
+        """Whether a thread's newest tokens ask for a fork."""
+        return ids[-1] == self.spawn_end
+
+    def read_fork(self, ids: list[int]) -> Block:
+        """The messages of the block that ``ids`` ends with, from the last ``<spawn>`` on."""
+        if self.spawn not in ids:
+            return Block.broken("</spawn> without <spawn>")
+        start = len(ids) - 1 - ids[::-1].index(self.spawn)
+        messages: list[list[int]] = [[]]
+        for token in ids[start + 1 : -1]:
+            if token == self.sep:
+                messages.append([])
+            else:
+                messages[-1].append(token)
+        if not all(messages):
+            return Block.broken(f"message {messages.index([])} of the <spawn> block is empty")
+        return Block(children=tuple(Child(header=(self.thread, *message)) for message in messages))
+
+    def read_result(self, ids: list[int]) -> list[int] | None:
+        """What a child returns: its tokens after the last ``<return>``, without the closing tag; None if it has none."""
+        if self.result not in ids:
+            return None
+        start = len(ids) - ids[::-1].index(self.result)
+        return ids[start:-1] if ids[-1] == self.thread_end else ids[start:]
+
+    def write_join(self, results: list[list[int] | None]) -> list[int]:
+        """The tokens with which the parent goes on, one result a child, in order."""
+        out = [self.join]
+        for number, result in enumerate(results):
+            out += ([self.sep] if number else []) + ([self.none] if result is None else result)
+        return [*out, self.join_end]

@@ -1,0 +1,211 @@
+"""The vLLM engine: an in-process ``AsyncLLM`` that batches the threads of all traces continuously.
+
+Forks cost what vLLM's prefix cache leaves to compute: children are requests that begin with their parent's tokens, and
+every full block of these is shared. Log-probs are vLLM's ``raw_logprobs``: of the model at temperature 1.
+"""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
+from parallel_reason.engines.vllm_process import last_error, settle_environment, starting
+from parallel_reason.errors import EngineError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_SILENT = 1 << 30  # tokens between two outputs of a request that nobody watches: its first token and its end remain
+
+
+class VllmEngine:
+    """One model on vLLM. Make it with `start`."""
+
+    name = "vllm"
+    capabilities = Capabilities(fork=True, graft=False, concurrent=True, update_weights=False)
+
+    def __init__(self, llm: "AsyncLLM", model: str, log: Path) -> None:
+        """Wrap a running AsyncLLM whose processes write to ``log``."""
+        self._llm = llm
+        self._log = log
+        self._live: set[str] = set()
+        self._unwanted: set[str] = set()
+        self.model = model
+        self.tokenizer: Any = llm.get_tokenizer()
+        self.context: int = llm.model_config.max_model_len
+        self.vocabulary: int = llm.model_config.get_vocab_size()
+        self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
+
+    @classmethod
+    async def start(
+        cls,
+        model: str,
+        *,
+        context: int | None = None,
+        dtype: str | None = None,
+        kv_cache_gib: float | None = None,
+        compile: bool | None = None,
+        **vllm_options: Any,
+    ) -> "VllmEngine":
+        """Load a model: a folder in Hugging Face layout, or a Hub id.
+
+        Args:
+            context: tokens a thread may see; the model's own window if None.
+            dtype: of weights and KV cache; on CPUs float32 if None, elsewhere the model's own.
+            kv_cache_gib: memory for KV blocks on CPUs, 1 GiB if None; GPUs take vLLM's ``gpu_memory_utilization``.
+            compile: whether to compile the model; on GPUs if None. Compiling on CPUs costs a minute at every start.
+            vllm_options: further fields of vLLM's ``AsyncEngineArgs``.
+
+        Raises:
+            ModelError: nothing can be loaded from ``model``.
+            EngineError: vLLM is not installed, or did not start.
+        """
+        check_model(model)
+        settle_environment(kv_cache_gib)
+        cpu = _imported_on_cpu()
+        compile = not cpu if compile is None else compile
+        options: dict[str, Any] = {
+            "model": model,
+            "max_model_len": context,
+            "dtype": dtype or ("float32" if cpu else "auto"),
+            "enforce_eager": not compile,
+            "enable_prefix_caching": True,
+            "logprobs_mode": "raw_logprobs",
+            "disable_log_stats": True,
+        }
+        if cpu:
+            options["block_size"] = 32  # the smallest that vLLM's CPU attention takes: forks share more of their prefix
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        with starting(compile) as log:
+            try:
+                llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**(options | vllm_options)))
+            except TypeError as error:
+                raise InputError(f"vLLM refuses an option: {error}") from None
+            except Exception as error:  # vLLM raises bare RuntimeError, ValueError, OSError and others at start
+                reason = last_error(log) or _first_line(error)
+                raise EngineError(f"engine 'vllm' could not start {model!r}: {reason} (log: {log})") from error
+        return cls(llm, model, log)
+
+    async def generate(self, request: Decode, on_tokens: OnTokens | None = None) -> Decoded:
+        """Decode until a stop; see `Engine`."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        sampling = SamplingParams(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            top_k=request.sampling.top_k,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            stop_token_ids=list(request.stop_ids),
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            stream_interval=1 if request.live else _SILENT,
+            skip_clone=True,
+        )
+        decoded = Decoded()
+        begun = time.perf_counter()
+        self._live.add(request.id)
+        try:
+            async for output in self._llm.generate(
+                TokensPrompt(prompt_token_ids=list(request.ids)), sampling, request.id
+            ):
+                new = output.outputs[0]
+                if new.token_ids:
+                    if not decoded.ids:
+                        decoded.first_token_s = time.perf_counter() - begun
+                    decoded.ids += new.token_ids
+                    decoded.logprobs += new.logprobs.logprobs
+                    if on_tokens:
+                        on_tokens(list(new.token_ids))
+                decoded.cached_tokens = output.num_cached_tokens or decoded.cached_tokens
+                if output.finished:
+                    decoded.reason = new.finish_reason if new.finish_reason in ("stop", "length") else "abort"
+                elif request.id in self._unwanted:
+                    await self._llm.abort(request.id)
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineError(f"engine 'vllm' failed: {_first_line(error.__cause__ or error)}") from error
+        finally:
+            self._live.discard(request.id)
+            self._unwanted.discard(request.id)
+        return decoded
+
+    async def abort(self, request_id: str) -> None:
+        """End a request now; one that has not reached vLLM yet is ended at its first token."""
+        if request_id in self._live:
+            self._unwanted.add(request_id)
+            await self._llm.abort(request_id)
+
+    async def score(self, ids: list[int]) -> list[float]:
+        """Log-probs of ``ids[1:]`` each given all ids before it, [tokens - 1]."""
+        from vllm import SamplingParams, TokensPrompt
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        scores: list[float] = []
+        async for output in self._llm.generate(
+            TokensPrompt(prompt_token_ids=list(ids)), sampling, f"score/{time.monotonic_ns()}"
+        ):
+            entries = (output.prompt_logprobs or [])[1:]
+            scores = [entry[token].logprob for entry, token in zip(entries, ids[1:], strict=True)]
+        return scores
+
+    async def kv_is_free(self) -> bool:
+        """Whether every KV block is free: no request, live or leaked, holds one. Empties the prefix cache if so."""
+        return await self._llm.reset_prefix_cache()
+
+    async def close(self) -> None:
+        """Shut vLLM down; returns when its processes are gone."""
+        self._llm.shutdown()
+        self._log.unlink(missing_ok=True)
+
+
+def _imported_on_cpu() -> bool:
+    """Import vLLM; whether it will run on the CPU.
+
+    Raises:
+        EngineError: vLLM is not installed, or finds no device that it was built for.
+    """
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            import vllm.v1.engine.async_llm
+            from vllm.platforms import current_platform
+    except ImportError as error:
+        raise EngineError(
+            f"engine 'vllm' is not installed ({error}); install parallel-reason[cpu] or parallel-reason[gpu]"
+        ) from None
+    if not current_platform.device_type:
+        raise EngineError("engine 'vllm' finds no device: install parallel-reason[cpu] where there is no GPU")
+    return bool(current_platform.is_cpu())
+
+
+def check_model(model: str) -> None:
+    """Refuse a path where no model lies, before anything slow begins.
+
+    Raises:
+        ModelError: ``model`` looks like a path and holds no ``config.json``.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"no model in {model!r}: the folder has no config.json")
+    if not path.exists() and (path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
+        raise ModelError(f"no model {model!r}: give a folder in Hugging Face layout, or a Hub id such as Qwen/Qwen3-8B")
+
+
+def _eos_ids(llm: "AsyncLLM", tokenizer: Any) -> set[int]:
+    ids: Any = llm.model_config.try_get_generation_config().get("eos_token_id")
+    if ids is None:
+        ids = getattr(llm.model_config.hf_text_config, "eos_token_id", None)
+    named = set(ids) if isinstance(ids, list) else {ids}
+    return {token for token in named | {tokenizer.eos_token_id} if token is not None}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

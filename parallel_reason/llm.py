@@ -1,0 +1,220 @@
+"""`ParallelLLM`: a model that thinks in threads, behind one call.
+
+The engine lives on an event loop in a thread of its own, so the same object serves plain code, notebooks and asyncio
+programs, and traces from all of them share one continuous batch.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from parallel_reason.controller import Run
+from parallel_reason.dialects import bind
+from parallel_reason.engines import start
+from parallel_reason.errors import InputError
+from parallel_reason.events import Event, Finished
+from parallel_reason.limits import Limits
+from parallel_reason.prompts import Prompt, encode
+from parallel_reason.sampling import SamplingParams
+from parallel_reason.trace import Trace
+
+T = TypeVar("T")
+OnEvent = Callable[[int, Event], None]
+
+
+class ParallelLLM:
+    """A loaded model, a dialect and default limits.
+
+    ``close`` it, or use it as a context manager, to shut the engine down.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        dialect: str = "spawn_join",
+        dialect_options: dict[str, Any] | None = None,
+        engine: str = "vllm",
+        limits: Limits | None = None,
+        traces_at_once: int = 256,
+        **engine_options: Any,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
+            dialect: the grammar in which the model forks and joins.
+            dialect_options: settings of the dialect, such as ``{"join_on": "first"}``.
+            engine: what decodes.
+            limits: bounds of every trace, unless a call gives its own.
+            traces_at_once: traces in flight; more of them queue.
+            engine_options: passed to the engine's ``start``, such as ``context=4096``.
+
+        Raises:
+            ModelError, InputError, EngineError: naming what is wrong and the fix.
+        """
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self.engine = self._submit(start(engine, model, **engine_options)).result()
+            self.dialect = bind(dialect, self.engine.tokenizer, **(dialect_options or {}))
+        except BaseException:
+            self.close()
+            raise
+        self.limits = limits or Limits()
+        self._slots = asyncio.Semaphore(traces_at_once)
+
+    @overload
+    def generate(self, prompts: Prompt, sampling: None = None, limits: Limits | None = None) -> Trace: ...
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | list[Prompt],
+        sampling: SamplingParams | None = None,
+        limits: Limits | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Any: ...
+    def generate(
+        self,
+        prompts: Prompt | list[Prompt],
+        sampling: SamplingParams | None = None,
+        limits: Limits | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Any:
+        """Run prompts to the end, all at once.
+
+        Args:
+            prompts: a text, token ids, or chat messages; or a list of these.
+            sampling: greedy if None.
+            limits: bounds of each trace; those of the constructor if None.
+            on_event: called from another thread with the index of a trace and each of its events.
+
+        Returns:
+            A Trace for one prompt; for a list, or for ``n`` above 1, a list of Trace: the samples of the first prompt,
+            then those of the second, and so on.
+
+        Raises:
+            InputError: a prompt that is empty, too long, or not in the model's vocabulary. No trace was started.
+        """
+        future = self._submit(self._generate(prompts, sampling, limits, on_event))
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    async def agenerate(
+        self,
+        prompts: Prompt | list[Prompt],
+        sampling: SamplingParams | None = None,
+        limits: Limits | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Any:
+        """`generate` for asyncio programs; cancelling it frees all it holds."""
+        return await asyncio.wrap_future(self._submit(self._generate(prompts, sampling, limits, on_event)))
+
+    async def stream(
+        self, prompt: Prompt, sampling: SamplingParams | None = None, limits: Limits | None = None
+    ) -> AsyncIterator[Event]:
+        """One prompt, event by event; the last is `Finished` with the trace. Leaving the loop early cancels the run.
+
+        Raises:
+            InputError: as `generate`, and for ``n`` above 1.
+        """
+        if sampling and sampling.n != 1:
+            raise InputError(f"stream runs one trace, but n={sampling.n}")
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def pass_on(_: int, event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        run = self._submit(self._generate(prompt, sampling, limits, pass_on))
+        waiting = asyncio.wrap_future(run)
+        try:
+            while True:
+                event = asyncio.ensure_future(events.get())
+                await asyncio.wait({event, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if not event.done():
+                    event.cancel()
+                    if waiting.exception() is not None:
+                        waiting.result()
+                    event = asyncio.ensure_future(events.get())  # the run ended; what it said last is on its way
+                yield (said := await event)
+                if isinstance(said, Finished):
+                    return
+        finally:
+            waiting.cancel()
+
+    def close(self) -> None:
+        """Shut the engine down; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if hasattr(self, "engine"):
+            self._submit(self.engine.close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> "ParallelLLM":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _generate(
+        self,
+        prompts: Prompt | list[Prompt],
+        sampling: SamplingParams | None,
+        limits: Limits | None,
+        on_event: OnEvent | None,
+    ) -> Any:
+        sampling = sampling or SamplingParams()
+        limits = limits or self.limits
+        many = isinstance(prompts, list) and (not prompts or isinstance(prompts[0], str | list))
+        batch: list[Any] = prompts if many else [prompts]  # type: ignore[assignment]
+        encoded = [encode(prompt, self.engine, limits) for prompt in batch]
+        runs: list[Coroutine[Any, Any, Trace]] = []
+        for text, ids in encoded:
+            for sample in range(sampling.n):
+                runs.append(self._one(text, ids, sampling, limits, sample, len(runs), on_event))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run) for run in runs]
+        traces = [task.result() for task in tasks]
+        return traces if many or sampling.n > 1 else traces[0]
+
+    async def _one(
+        self,
+        text: str,
+        ids: list[int],
+        sampling: SamplingParams,
+        limits: Limits,
+        sample: int,
+        index: int,
+        on_event: OnEvent | None,
+    ) -> Trace:
+        emit = None if on_event is None else lambda event: on_event(index, event)
+        async with self._slots:
+            return await Run(self.engine, self.dialect, sampling, limits, sample, emit).trace(text, ids)
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def generate(
+    prompts: Prompt | list[Prompt],
+    sampling: SamplingParams | None = None,
+    limits: Limits | None = None,
+    **options: Any,
+) -> Any:
+    """Load a model, run prompts and shut down, in one call; ``options`` are those of `ParallelLLM`."""
+    with ParallelLLM(**options) as llm:
+        return llm.generate(prompts, sampling, limits)

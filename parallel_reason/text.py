@@ -1,0 +1,28 @@
+"""Token ids to text, for people to read; ids, never text, go back to an engine."""
+
+from typing import Any
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of ``ids``, control tokens shown."""
+    text: str = tokenizer.decode(ids, skip_special_tokens=False)
+    return text
+
+
+class TextStream:
+    """Turns tokens into text as they come; holds back a character until all its tokens are there."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Nothing has come yet."""
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def add(self, ids: list[int]) -> str:
+        """What ``ids`` add to the text."""
+        self._ids += ids
+        text = decode(self._tokenizer, self._ids)
+        if text.endswith("\ufffd") or not text.startswith(self._shown):
+            return ""
+        new, self._shown = text[len(self._shown) :], text
+        return new

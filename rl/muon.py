@@ -1,0 +1,60 @@
+"""Muon for the hidden matrices of a model, Adam for its embeddings, norms and biases, as one optimizer.
+
+Source: Jordan et al., Muon (2024), with updates scaled to Adam's size (Liu et al., Muon is Scalable, 2025).
+``torch.optim.Muon`` runs the Newton-Schulz steps in bfloat16, which CPUs without such units emulate many times slower
+than fp32; these run in the gradient's own type.
+"""
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Roughly the nearest semi-orthogonal matrix to ``matrix`` [rows, columns]: singular values near 1."""
+    a, b, c = COEFFICIENTS
+    x = matrix.T if matrix.size(0) > matrix.size(1) else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.size(0) > matrix.size(1) else x
+
+
+class Muon(torch.optim.Optimizer):
+    """No weight decay; one learning rate for both rules."""
+
+    def __init__(
+        self, model: nn.Module, lr: float, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.98)
+    ) -> None:
+        """Every matrix of the model that is no embedding is updated by Muon."""
+        embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        hidden = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
+        other = [p for p in model.parameters() if p.ndim != 2 or id(p) in embeddings]
+        groups = [{"params": hidden, "muon": True}, {"params": other, "muon": False}]
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    rule = self._muon if group["muon"] else self._adam
+                    parameter.add_(rule(parameter.grad, self.state[parameter], group), alpha=-group["lr"])
+
+    def _muon(self, grad: Tensor, state: dict[str, Tensor], group: dict[str, float]) -> Tensor:
+        mean = state.setdefault("mean", torch.zeros_like(grad))
+        mean.lerp_(grad, 1 - group["momentum"])
+        return orthogonalise(grad.lerp(mean, group["momentum"])) * (0.2 * max(grad.shape) ** 0.5)
+
+    def _adam(self, grad: Tensor, state: dict[str, Tensor], group: dict[str, tuple[float, float]]) -> Tensor:
+        beta1, beta2 = group["betas"]
+        mean = state.setdefault("mean", torch.zeros_like(grad))
+        square = state.setdefault("square", torch.zeros_like(grad))
+        step = state.setdefault("step", torch.zeros(()))
+        step += 1
+        mean.lerp_(grad, 1 - beta1)
+        square.lerp_(grad * grad, 1 - beta2)
+        return (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + 1e-8)

@@ -1,0 +1,54 @@
+"""Traces as training rows: every token once, seen by the tokens that saw it in the run, in one forward pass.
+
+Positions and visibility come from `layout`; nothing here knows a rule of its own.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallel_reason import Trace
+from parallel_reason.layout import layout
+
+IGNORED = -100
+
+
+def pack(trace: Trace) -> dict[str, Any]:
+    """One trace as a row: ``input_ids``, ``position_ids``, ``shift_labels`` [tokens] and the ``segments`` of its mask.
+
+    ``shift_labels`` at a token is the sampled token that its logits predict, so every sampled token is trained once and
+    no other.
+    """
+    row = layout(trace)
+    labels = [IGNORED] * len(row.ids)
+    for index in row.sampled.nonzero()[0]:
+        labels[row.previous[index]] = int(row.ids[index])
+    return {
+        "input_ids": row.ids.tolist(),
+        "position_ids": row.positions.tolist(),
+        "shift_labels": labels,
+        "segments": [[s.start, s.stop, [list(interval) for interval in s.visible]] for s in row.segments],
+    }
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Rows to a padded batch [rows, tokens]; ``attention_mask`` is boolean [rows, 1, tokens, tokens]."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    shape = (len(rows), longest)
+    batch = {
+        "input_ids": torch.zeros(shape, dtype=torch.long),
+        "position_ids": torch.zeros(shape, dtype=torch.long),
+        "shift_labels": torch.full(shape, IGNORED),
+    }
+    mask = torch.zeros(len(rows), longest, longest, dtype=torch.bool)
+    mask |= torch.eye(longest, dtype=torch.bool)  # padding sees itself: a row that sees nothing is NaN
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    for number, row in enumerate(rows):
+        for name, values in batch.items():
+            values[number, : len(row["input_ids"])] = torch.tensor(row[name])
+        for start, stop, visible in row["segments"]:
+            for first, last in visible:
+                mask[number, start:stop, first:last] = True
+            mask[number, start:stop, start:stop] = causal[: stop - start, : stop - start]
+    return {**batch, "attention_mask": mask[:, None]}

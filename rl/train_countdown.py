@@ -1,0 +1,151 @@
+"""Train the embedded Countdown model from random weights, by TRL's SFTTrainer, on traces of the project's solver.
+
+    python -m rl.train_countdown --out parallel_reason/models/countdown
+
+Every row is a whole trace, packed: the parent once, some of its children beside one another. The run can be resumed.
+"""
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from parallel_reason import SpawnJoin
+from parallel_reason.countdown.problem import draw, held_out
+from parallel_reason.countdown.vocabulary import tokenizer as build_tokenizer
+from rl.teacher import Teacher
+
+HELD_OUT = 2000  # problems that training never sees, in any order of their numbers
+
+
+def rows(seed: int, children: int) -> Iterator[dict[str, Any]]:
+    """Training rows without end, the same for the same seed."""
+    from rl.packing import pack
+
+    tokenizer = build_tokenizer()
+    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab())
+    tests = {problem.key for problem in held_out(HELD_OUT)}
+    for number in itertools.count():
+        rng = random.Random(f"train {seed} {number}")
+        problem = draw(rng)
+        if problem.key not in tests:
+            yield pack(teacher.trace(problem, rng, children))
+
+
+def build_model(width: int, layers: int, seed: int) -> Any:
+    """A Qwen3 decoder with random weights."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            num_key_value_heads=width // 64,
+            head_dim=32,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
+    run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
+    steps: int = 16000,
+    batch: int = 4,
+    children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
+    width: int = 128,
+    layers: int = 4,
+    lr: float = 7e-3,
+    seed: int = 0,
+    watch: Annotated[int, typer.Option(help="Measure the recall of every decision each so many steps.")] = 500,
+) -> None:
+    """Train, write the model in bf16, and the loss curve and every decision's recall as JSONL beside the checkpoints."""
+    import torch
+    from datasets import IterableDataset
+    from transformers import TrainerCallback, get_wsd_schedule
+    from trl import SFTConfig, SFTTrainer
+
+    from rl.decisions import recall
+    from rl.muon import Muon
+    from rl.packing import collate
+
+    tokenizer = build_tokenizer()
+    dialect = SpawnJoin.bind(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    teacher = Teacher(dialect, vocabulary)
+    examples = [teacher.trace(p, random.Random(k), children) for k, p in enumerate(held_out(24))]
+    model = build_model(width, layers, seed)
+    typer.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Writes the recall of every decision to ``decisions.jsonl``."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % watch == 0 or state.global_step == steps:
+                model.eval()
+                line = {"step": state.global_step} | recall(model, examples, dialect, vocabulary["no"])
+                model.train()
+                with open(run / "decisions.jsonl", "a", encoding="utf-8") as log:
+                    log.write(json.dumps(line) + "\n")
+                typer.echo(" ".join(f"{k} {v if k == 'step' else round(v, 4)}" for k, v in line.items()))
+
+    run.mkdir(parents=True, exist_ok=True)
+    optimizer = Muon(model, lr)
+    schedule = get_wsd_schedule(
+        optimizer,
+        num_warmup_steps=100,
+        num_decay_steps=steps // 2,
+        num_training_steps=steps,
+        decay_type="cosine",
+        min_lr_ratio=0.01,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=SFTConfig(
+            output_dir=str(run),
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            max_grad_norm=1.0,
+            logging_steps=50,
+            save_steps=500,
+            save_total_limit=1,
+            report_to="none",
+            dataloader_num_workers=0,
+            remove_unused_columns=False,
+            gradient_checkpointing=False,
+            disable_tqdm=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=IterableDataset.from_generator(rows, gen_kwargs={"seed": seed, "children": children}),
+        data_collator=collate,
+        optimizers=(optimizer, schedule),
+        callbacks=[Watch()],
+    )
+    trainer.train(resume_from_checkpoint=any(run.glob("checkpoint-*")) or None)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    with open(run / "loss.jsonl", "w", encoding="utf-8") as log:
+        log.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+
+
+if __name__ == "__main__":
+    typer.run(train)
