@@ -6,7 +6,7 @@ programs, and traces from all of them share one continuous batch.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -22,7 +22,7 @@ from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
 
 T = TypeVar("T")
-OnEvent = Callable[[int, Event], None]
+OnTrace = Callable[[int, Trace], None]
 
 
 class ParallelLLM:
@@ -70,21 +70,21 @@ class ParallelLLM:
         self._slots = asyncio.Semaphore(traces_at_once)
 
     @overload
-    def generate(self, prompts: Prompt, sampling: None = None, limits: Limits | None = None) -> Trace: ...
+    def generate(self, prompts: Prompt) -> Trace: ...
     @overload
     def generate(
         self,
-        prompts: Prompt | list[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | None = None,
         limits: Limits | None = None,
-        on_event: OnEvent | None = None,
+        on_trace: OnTrace | None = None,
     ) -> Any: ...
     def generate(
         self,
-        prompts: Prompt | list[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | None = None,
         limits: Limits | None = None,
-        on_event: OnEvent | None = None,
+        on_trace: OnTrace | None = None,
     ) -> Any:
         """Run prompts to the end, all at once.
 
@@ -92,7 +92,7 @@ class ParallelLLM:
             prompts: a text, token ids, or chat messages; or a list of these.
             sampling: greedy if None.
             limits: bounds of each trace; those of the constructor if None.
-            on_event: called from another thread with the index of a trace and each of its events.
+            on_trace: called from the engine's thread with a trace's index and the trace, as soon as it is finished.
 
         Returns:
             A Trace for one prompt; for a list, or for ``n`` above 1, a list of Trace: the samples of the first prompt,
@@ -101,7 +101,7 @@ class ParallelLLM:
         Raises:
             InputError: a prompt that is empty, too long, or not in the model's vocabulary. No trace was started.
         """
-        future = self._submit(self._generate(prompts, sampling, limits, on_event))
+        future = self._submit(self._generate(prompts, sampling, limits, on_trace))
         try:
             return future.result()
         except KeyboardInterrupt:
@@ -110,13 +110,13 @@ class ParallelLLM:
 
     async def agenerate(
         self,
-        prompts: Prompt | list[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | None = None,
         limits: Limits | None = None,
-        on_event: OnEvent | None = None,
+        on_trace: OnTrace | None = None,
     ) -> Any:
         """`generate` for asyncio programs; cancelling it frees all it holds."""
-        return await asyncio.wrap_future(self._submit(self._generate(prompts, sampling, limits, on_event)))
+        return await asyncio.wrap_future(self._submit(self._generate(prompts, sampling, limits, on_trace)))
 
     async def stream(
         self, prompt: Prompt, sampling: SamplingParams | None = None, limits: Limits | None = None
@@ -128,28 +128,26 @@ class ParallelLLM:
         """
         if sampling and sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        loop = asyncio.get_running_loop()
+        caller = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
-        def pass_on(_: int, event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        def emit(event: Event) -> None:
+            caller.call_soon_threadsafe(events.put_nowait, event)
 
-        run = self._submit(self._generate(prompt, sampling, limits, pass_on))
-        waiting = asyncio.wrap_future(run)
+        run = asyncio.wrap_future(self._submit(self._stream(prompt, sampling, limits, emit)))
         try:
             while True:
-                event = asyncio.ensure_future(events.get())
-                await asyncio.wait({event, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if not event.done():
-                    event.cancel()
-                    if waiting.exception() is not None:
-                        waiting.result()
-                    event = asyncio.ensure_future(events.get())  # the run ended; what it said last is on its way
-                yield (said := await event)
-                if isinstance(said, Finished):
+                coming = asyncio.ensure_future(events.get())
+                both: set[asyncio.Future[Any]] = {coming, run}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if run.done() and run.exception() is not None:
+                    coming.cancel()
+                    run.result()
+                yield (event := await coming)
+                if isinstance(event, Finished):
                     return
         finally:
-            waiting.cancel()
+            run.cancel()
 
     def close(self) -> None:
         """Shut the engine down; a second call does nothing."""
@@ -172,45 +170,43 @@ class ParallelLLM:
 
     async def _generate(
         self,
-        prompts: Prompt | list[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | None,
         limits: Limits | None,
-        on_event: OnEvent | None,
+        on_trace: OnTrace | None,
     ) -> Any:
-        sampling = sampling or SamplingParams()
-        limits = limits or self.limits
+        sampling, limits = sampling or SamplingParams(), limits or self.limits
         many = isinstance(prompts, list) and (not prompts or isinstance(prompts[0], str | list))
         batch: list[Any] = prompts if many else [prompts]  # type: ignore[assignment]
         encoded = [encode(prompt, self.engine, limits) for prompt in batch]
-        runs: list[Coroutine[Any, Any, Trace]] = []
-        for text, ids in encoded:
-            for sample in range(sampling.n):
-                runs.append(self._one(text, ids, sampling, limits, sample, len(runs), on_event))
+
+        async def one(index: int) -> Trace:
+            prompt, sample = divmod(index, sampling.n)
+            async with self._slots:
+                trace = await Run(self.engine, self.dialect, sampling, limits, sample).trace(*encoded[prompt])
+            if on_trace is not None:
+                on_trace(index, trace)
+            return trace
+
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run) for run in runs]
+            tasks = [group.create_task(one(index)) for index in range(len(encoded) * sampling.n)]
         traces = [task.result() for task in tasks]
         return traces if many or sampling.n > 1 else traces[0]
 
-    async def _one(
-        self,
-        text: str,
-        ids: list[int],
-        sampling: SamplingParams,
-        limits: Limits,
-        sample: int,
-        index: int,
-        on_event: OnEvent | None,
-    ) -> Trace:
-        emit = None if on_event is None else lambda event: on_event(index, event)
+    async def _stream(
+        self, prompt: Prompt, sampling: SamplingParams | None, limits: Limits | None, emit: Callable[[Event], None]
+    ) -> None:
+        sampling, limits = sampling or SamplingParams(), limits or self.limits
+        encoded = encode(prompt, self.engine, limits)
         async with self._slots:
-            return await Run(self.engine, self.dialect, sampling, limits, sample, emit).trace(text, ids)
+            await Run(self.engine, self.dialect, sampling, limits, emit=emit).trace(*encoded)
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
 def generate(
-    prompts: Prompt | list[Prompt],
+    prompts: Prompt | Sequence[Prompt],
     sampling: SamplingParams | None = None,
     limits: Limits | None = None,
     **options: Any,

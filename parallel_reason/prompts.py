@@ -24,7 +24,9 @@ def encode(prompt: Prompt, engine: Engine, limits: Limits) -> tuple[str, list[in
         ids = [int(item) for item in prompt]  # type: ignore[arg-type]
         wrong = next((token for token in ids if not 0 <= token < engine.vocabulary), None)
         if wrong is not None:
-            raise InputError(f"token id {wrong} is outside the vocabulary of {engine.model}, 0 to {engine.vocabulary - 1}")
+            raise InputError(
+                f"token id {wrong} is outside the vocabulary of {engine.model}, 0 to {engine.vocabulary - 1}"
+            )
         text = decode(tokenizer, ids)
     elif isinstance(prompt, list) and all(isinstance(item, dict) for item in prompt):
         if not tokenizer.chat_template:
@@ -41,7 +43,6 @@ def encode(prompt: Prompt, engine: Engine, limits: Limits) -> tuple[str, list[in
     window = min(engine.context, limits.context or engine.context)
     if len(ids) >= window:
         raise InputError(
-            f"the prompt has {len(ids)} tokens, and the window is {window}: shorten it, or load the model with a larger "
-            "context"
+            f"the prompt has {len(ids)} tokens and the window {window}: shorten it, or load a model with a larger one"
         )
     return text, ids

@@ -6,7 +6,7 @@ node stores only the tokens it adds, so the size of a trace is linear in the tok
 Invariants, checked when a record is made:
 - a sampled span has one log-prob a token (or none at all, in a trace that no engine made); other spans have none;
 - a fork lies between two spans of its thread: ``0 <= at <= len(spans)``, in order;
-- a child's label is its parent's label and a number: ``0`` is the root, ``0.2`` its third child, ``0.2.0`` a grandchild.
+- a child's label is its parent's label and a number: ``0`` is the root, ``0.2`` its third child, ``0.2.0`` below it.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Span(Noun):
 
     ids: list[int]
     origin: Origin
-    logprobs: list[float] = []
+    logprobs: list[float] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_logprob_a_sampled_token(self) -> "Span":
@@ -91,9 +91,9 @@ class Thread(Noun):
 
     label: str
     parent: str | None = None
-    spans: list[Span] = []
-    forks: list[Fork] = []
-    malformed: list[Malformed] = []
+    spans: list[Span] = Field(default_factory=list)
+    forks: list[Fork] = Field(default_factory=list)
+    malformed: list[Malformed] = Field(default_factory=list)
     status: Status = "finished"
     why: str = ""
     text: str = ""
@@ -112,7 +112,7 @@ class Thread(Noun):
         return self
 
     def walk(self) -> Iterator["Thread"]:
-        """This thread and all below it, parents before children."""
+        """The thread and all below it, parents before children."""
         yield self
         for fork in self.forks:
             for child in fork.children:
@@ -133,7 +133,7 @@ class Trace(Noun):
         ledger: every count and time.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     dialect: str
     model: str
     prompt: str

@@ -24,7 +24,7 @@ def kinds(trace: Trace, dialect: SpawnJoin, no: int) -> list[str]:
         for child in fork.children:
             for place, token in enumerate(child.spans[1].ids):
                 in_lines = token not in (dialect.result, dialect.thread_end) and "return" not in named[-place:]
-                if not in_lines or place == 0 and token == dialect.thread_end:
+                if not in_lines or (place == 0 and token == dialect.thread_end):
                     named.append("return")
                 elif LINE[place % 16] == "verdict":
                     named.append("verdict no" if token == no else "verdict yes")

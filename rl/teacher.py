@@ -49,7 +49,7 @@ def first_steps(numbers: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
 
 
 def last_step(value: int, column: int, c: int, target: int) -> Step:
-    """The step that makes the target of ``value`` and ``c``, where ``value`` stands in that column of fan(target, c)."""
+    """The step from ``value`` and ``c`` to the target, where ``value`` stands in that column of fan(target, c)."""
     if column == 0:
         return value, "-", c, target
     if column == 1:

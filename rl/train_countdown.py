@@ -73,7 +73,7 @@ def train(
     seed: int = 0,
     watch: Annotated[int, typer.Option(help="Measure the recall of every decision each so many steps.")] = 500,
 ) -> None:
-    """Train, write the model in bf16, and the loss curve and every decision's recall as JSONL beside the checkpoints."""
+    """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
     import torch
     from datasets import IterableDataset
     from transformers import TrainerCallback, get_wsd_schedule

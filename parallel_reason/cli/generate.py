@@ -1,14 +1,15 @@
 """``parallel-reason generate``: prompts in, traces out."""
 
+import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from parallel_reason.cli.output import Printer
+from parallel_reason.cli.output import Sink, draw
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.sampling import SamplingParams
@@ -52,7 +53,7 @@ def generate(
         "deadline_s": deadline_s, "context": context,
     }  # fmt: skip
     try:
-        limits = Limits(**{name: value for name, value in bounds.items() if value is not None})  # type: ignore[arg-type]
+        limits = Limits(**{name: value for name, value in bounds.items() if value is not None})
         sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, n=n, seed=seed)
     except ValidationError as error:
         first_error = error.errors()[0]
@@ -61,12 +62,19 @@ def generate(
     prompts = _prompts(prompt or [], file)
     from parallel_reason.llm import ParallelLLM
 
-    options: dict[str, Any] = {"join_on": "first"} if first else {}
-    with Printer(Console(), json=json, out=out, draw=len(prompts) * n == 1) as printer:
-        printer.say(f"loading {model or 'the embedded Countdown model'} on {engine}")
-        with ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine) as llm:
-            printer.say(f"running {len(prompts) * n} traces" if len(prompts) * n > 1 else "running")
-            llm.generate(prompts, sampling, limits, on_event=printer.event)
+    console = Console(highlight=False)
+    traces = len(prompts) * n
+    with Sink(console, json=json, out=out) as sink:
+        with console.status(f"loading {model or 'the embedded Countdown model'} on {engine}"):
+            llm = ParallelLLM(
+                model, dialect=dialect, dialect_options={"join_on": "first"} if first else None, engine=engine
+            )
+        with llm:
+            if traces == 1 and console.is_terminal and not json:
+                sink.add(0, asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console)), drawn=True)
+            else:
+                with console.status(f"running {traces} traces"):
+                    llm.generate(prompts, sampling, limits, on_trace=sink.add)
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
@@ -83,17 +81,11 @@ def _line(branch: Branch, width: int) -> Text:
     return line
 
 
-def live_tree(console: Console) -> Live:
-    """A place on the terminal where trees are drawn ten times a second."""
-    return Live(console=console, refresh_per_second=10, transient=False)
-
-
 def plain_lines(trace: Trace) -> list[str]:
     """A finished trace as text: one line a thread, children below their parent."""
-    return [line for thread in trace.threads for line in _plain(thread)]
+    return [_plain(thread) for thread in trace.threads]
 
 
-def _plain(thread: Thread) -> list[str]:
+def _plain(thread: Thread) -> str:
     indent = "  " * thread.label.count(".")
-    sampled = thread.tokens("sampled")
-    return [f"{indent}{thread.label} [{thread.status}: {thread.why}, {sampled} tokens] {thread.text}"]
+    return f"{indent}{thread.label} [{thread.status}: {thread.why}, {thread.tokens('sampled')} tokens] {thread.text}"

@@ -16,7 +16,7 @@ def tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<eos>", "<unk>", *SpawnJoin.tags, *MARKS, *map(str, range(LARGEST + 1))]
+    words = ["<pad>", "<eos>", "<unk>", *SpawnJoin.tags.values(), *MARKS, *map(str, range(LARGEST + 1))]
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"\d+|[a-z]+|."), "isolated")]
@@ -28,5 +28,5 @@ def tokenizer() -> "PreTrainedTokenizerFast":
             decoders.Replace(Regex(r"(?<![0-9a-z_]) | (?![0-9a-z_])"), ""),
         ]
     )
-    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in SpawnJoin.tags])
+    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in SpawnJoin.tags.values()])
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")

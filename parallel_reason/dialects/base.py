@@ -64,17 +64,17 @@ class Dialect(Protocol):
         ...
 
 
-def control_ids(dialect: str, tags: tuple[str, ...], tokenizer: Any) -> list[int]:
-    """The id of each tag.
+def control_ids(dialect: str, tags: dict[str, str], tokenizer: Any) -> dict[str, Any]:
+    """The id of each tag, under the tag's name.
 
     Raises:
         ModelError: naming the tags that are not one token of this vocabulary.
     """
     vocabulary = tokenizer.get_vocab()
-    missing = [tag for tag in tags if tag not in vocabulary]
+    missing = [tag for tag in tags.values() if tag not in vocabulary]
     if missing:
         raise ModelError(
             f"the tokenizer has no token for {', '.join(missing)}: dialect {dialect!r} needs them; "
             "use a model trained for it, or choose another dialect"
         )
-    return [vocabulary[tag] for tag in tags]
+    return {name: vocabulary[tag] for name, tag in tags.items()}

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from parallel_reason.dialects.base import Block, Child, control_ids
+from parallel_reason.trace import JoinRule
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})
@@ -29,10 +30,12 @@ class SpawnJoin:
     """
 
     name: ClassVar[str] = "spawn_join"
-    join_rule: ClassVar[Literal["message"]] = "message"
-    tags: ClassVar[tuple[str, ...]] = (
-        "<spawn>", "<sep>", "</spawn>", "<thread>", "<return>", "</thread>", "<join>", "<none>", "</join>",
-    )  # fmt: skip
+    join_rule: ClassVar[JoinRule] = "message"
+    tags: ClassVar[dict[str, str]] = {
+        "spawn": "<spawn>", "sep": "<sep>", "spawn_end": "</spawn>",
+        "thread": "<thread>", "result": "<return>", "thread_end": "</thread>",
+        "join": "<join>", "none": "<none>", "join_end": "</join>",
+    }  # fmt: skip
 
     spawn: int
     sep: int
@@ -53,7 +56,7 @@ class SpawnJoin:
         Raises:
             ModelError: a tag is not one token of the vocabulary.
         """
-        return cls(*control_ids(cls.name, cls.tags, tokenizer), **settings)
+        return cls(**settings, **control_ids(cls.name, cls.tags, tokenizer))
 
     @property
     def shares_prefix(self) -> bool:
@@ -89,7 +92,7 @@ class SpawnJoin:
         return Block(children=tuple(Child(header=(self.thread, *message)) for message in messages))
 
     def read_result(self, ids: list[int]) -> list[int] | None:
-        """What a child returns: its tokens after the last ``<return>``, without the closing tag; None if it has none."""
+        """What a child returns: its tokens after the last ``<return>``, or None; the closing tag is left out."""
         if self.result not in ids:
             return None
         start = len(ids) - ids[::-1].index(self.result)

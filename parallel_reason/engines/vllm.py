@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _SILENT = 1 << 30  # tokens between two outputs of a request that nobody watches: its first token and its end remain
+CLOSE_S = 20  # seconds that vLLM's processes get to end before they are killed
 
 
 class VllmEngine:
@@ -158,11 +159,12 @@ class VllmEngine:
 
     async def kv_is_free(self) -> bool:
         """Whether every KV block is free: no request, live or leaked, holds one. Empties the prefix cache if so."""
-        return await self._llm.reset_prefix_cache()
+        return bool(await self._llm.reset_prefix_cache())
 
     async def close(self) -> None:
         """Shut vLLM down; returns when its processes are gone."""
-        self._llm.shutdown()
+        self._llm.shutdown(timeout=CLOSE_S)
+        del self._llm  # its finaliser fails in an interpreter that is already torn down
         self._log.unlink(missing_ok=True)
 
 
@@ -175,7 +177,6 @@ def _imported_on_cpu() -> bool:
     logging.getLogger("vllm").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
-            import vllm.v1.engine.async_llm
             from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(

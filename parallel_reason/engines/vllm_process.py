@@ -35,7 +35,7 @@ def starting(compile: bool) -> Iterator[Path]:
     """
     handle, log = tempfile.mkstemp(prefix="parallel-reason-vllm-", suffix=".log")
     main = sys.modules["__main__"]
-    names = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    names: dict[str, object] = {n: vars(main)[n] for n in ("__spec__", "__file__") if n in vars(main)}
     dynamo = os.environ.get("TORCHDYNAMO_DISABLE")
     sys.stderr.flush()
     stderr = os.dup(2)
