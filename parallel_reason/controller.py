@@ -20,7 +20,7 @@ from parallel_reason.ledger import tally
 from parallel_reason.limits import Limits
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
-from parallel_reason.trace import Fork, Malformed, Span, Thread, Trace
+from parallel_reason.trace import Fork, Malformed, Span, Status, Thread, Trace
 
 Emit = Callable[[Event], None]
 _run_numbers = itertools.count()
@@ -60,10 +60,9 @@ class Line:
         self.context += ids
         self.critical_path += len(ids)
 
-    def end(self, status: str, why: str) -> None:
+    def end(self, status: Status, why: str) -> None:
         """Record how the thread ended."""
-        self.thread.status = status  # type: ignore[assignment]
-        self.thread.why = why
+        self.thread.status, self.thread.why = status, why
 
 
 class Run:

@@ -23,7 +23,7 @@ class Ledger(Noun):
         cached_tokens: of these, served from the engine's prefix cache.
         recomputed_tokens: of these, computed although this trace had already computed them once.
         threads, forks, malformed_forks, failed_threads: how many.
-        wall_s, first_token_s: from submission to the end, and to the first sampled token.
+        wall_s, first_token_s: from the start of the trace to its end, and to its first sampled token.
     """
 
     sampled_tokens: int = 0

@@ -20,7 +20,7 @@ class Limits(Setting):
         tokens_per_thread: sampled by one thread over all its spans.
         tokens: sampled by all threads together.
         critical_path_tokens: sampled on the longest chain of threads that waited for one another.
-        deadline_s: wall-clock seconds from submission.
+        deadline_s: wall-clock seconds from the start of the trace.
         context: tokens of prompt and output that one thread may see, at most the model's window.
     """
 

@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from parallel_reason import dialects
 from parallel_reason.controller import Run
-from parallel_reason.dialects import bind
 from parallel_reason.engines import start
 from parallel_reason.errors import InputError
 from parallel_reason.events import Event, Finished
@@ -56,13 +56,14 @@ class ParallelLLM:
         Raises:
             ModelError, InputError, EngineError: naming what is wrong and the fix.
         """
+        dialects.check(dialect)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
         self._thread.start()
         self._closed = False
         try:
             self.engine = self._submit(start(engine, model, **engine_options)).result()
-            self.dialect = bind(dialect, self.engine.tokenizer, **(dialect_options or {}))
+            self.dialect = dialects.bind(dialect, self.engine.tokenizer, **(dialect_options or {}))
         except BaseException:
             self.close()
             raise
@@ -200,6 +201,10 @@ class ParallelLLM:
         encoded = encode(prompt, self.engine, limits)
         async with self._slots:
             await Run(self.engine, self.dialect, sampling, limits, emit=emit).trace(*encoded)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of the engine, such as ``llm.engine.score(ids)``, on the engine's own loop."""
+        return self._submit(work).result()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

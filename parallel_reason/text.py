@@ -16,13 +16,15 @@ class TextStream:
         """Nothing has come yet."""
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown = ""
+        self._shown = 0  # how many of the ids are text already
 
     def add(self, ids: list[int]) -> str:
         """What ``ids`` add to the text."""
         self._ids += ids
+        before = decode(self._tokenizer, self._ids[: self._shown])
         text = decode(self._tokenizer, self._ids)
-        if text.endswith("\ufffd") or not text.startswith(self._shown):
+        if text.endswith("\ufffd"):
             return ""
-        new, self._shown = text[len(self._shown) :], text
-        return new
+        # The ids shown last stay: a tokenizer may write a space between them and the next.
+        self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        return text[len(before) :]

@@ -64,14 +64,15 @@ def build_model(width: int, layers: int, seed: int) -> Any:
 def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
     run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
-    steps: int = 16000,
+    steps: int = 5500,
     batch: int = 4,
     children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
     width: int = 128,
     layers: int = 4,
     lr: float = 7e-3,
     seed: int = 0,
-    watch: Annotated[int, typer.Option(help="Measure the recall of every decision each so many steps.")] = 500,
+    watch: Annotated[int, typer.Option(help="Measure the recall of every decision each so many steps.")] = 250,
+    save: Annotated[int, typer.Option(help="Write a checkpoint each so many steps; the newest two are kept.")] = 500,
 ) -> None:
     """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
     import torch
@@ -125,8 +126,8 @@ def train(
             bf16=False,
             max_grad_norm=1.0,
             logging_steps=50,
-            save_steps=500,
-            save_total_limit=1,
+            save_steps=save,
+            save_total_limit=2,
             report_to="none",
             dataloader_num_workers=0,
             remove_unused_columns=False,

@@ -4,14 +4,13 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from parallel_reason.cli.output import Sink, draw, summary
+from parallel_reason.cli.output import Sink, draw, progress_bar, summary
 from parallel_reason.countdown.problem import Problem, held_out
 from parallel_reason.countdown.verify import solves
 from parallel_reason.limits import Limits
@@ -62,8 +61,7 @@ def demo(
 
 
 def _run(llm: "ParallelLLM", console: Console, name: str, tasks: list[Problem], limits: Limits, sink: Sink) -> Row:
-    columns: list[Any] = [TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(name, total=len(tasks))
 
         def finished(index: int, trace: Trace) -> None:

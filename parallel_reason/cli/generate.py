@@ -9,10 +9,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from parallel_reason.cli.output import Sink, draw
+from parallel_reason.cli.output import Sink, draw, progress_bar
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.sampling import SamplingParams
+from parallel_reason.trace import Trace
 
 
 def generate(
@@ -25,7 +26,9 @@ def generate(
     ] = None,
     dialect: Annotated[str, typer.Option(help="The grammar in which the model forks and joins.")] = "spawn_join",
     engine: Annotated[str, typer.Option(help="What decodes.")] = "vllm",
-    first: Annotated[bool, typer.Option("--first", help="Join on the first child that returns a result.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="A setting of the dialect, such as join_on=first.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print every trace as one line of JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Append every trace to this JSONL file as it finishes.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -59,6 +62,7 @@ def generate(
         first_error = error.errors()[0]
         name = "--" + str(first_error["loc"][0]).replace("_", "-")
         raise InputError(f"{name} {first_error['input']}: {first_error['msg'].lower()}") from None
+    options = dict(_setting(text) for text in option or [])
     prompts = _prompts(prompt or [], file)
     from parallel_reason.llm import ParallelLLM
 
@@ -66,15 +70,26 @@ def generate(
     traces = len(prompts) * n
     with Sink(console, json=json, out=out) as sink:
         with console.status(f"loading {model or 'the embedded Countdown model'} on {engine}"):
-            llm = ParallelLLM(
-                model, dialect=dialect, dialect_options={"join_on": "first"} if first else None, engine=engine
-            )
+            llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine)
         with llm:
             if traces == 1 and console.is_terminal and not json:
                 sink.add(0, asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console)), drawn=True)
             else:
-                with console.status(f"running {traces} traces"):
-                    llm.generate(prompts, sampling, limits, on_trace=sink.add)
+                with progress_bar(Console(stderr=True)) as progress:
+                    bar = progress.add_task("traces", total=traces)
+
+                    def finished(index: int, trace: Trace) -> None:
+                        sink.add(index, trace)
+                        progress.advance(bar)
+
+                    llm.generate(prompts, sampling, limits, on_trace=finished)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--option {text}: write it as name=value, such as join_on=first")
+    return name, value
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

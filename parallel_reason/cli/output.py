@@ -8,6 +8,7 @@ from typing import IO
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from parallel_reason.cli.tree import TreeView, plain_lines
@@ -26,6 +27,12 @@ async def draw(events: AsyncIterator[Event], console: Console) -> Trace:
             if isinstance(event, Finished):
                 return event.trace
     raise AssertionError("a stream ends with Finished")
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar for many traces; it vanishes when done where there is no terminal."""
+    columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal)
 
 
 class Sink:

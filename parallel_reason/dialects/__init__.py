@@ -11,6 +11,16 @@ from parallel_reason.errors import InputError
 DIALECTS = {SpawnJoin.name: SpawnJoin}
 
 
+def check(name: str) -> None:
+    """Refuse a name that no dialect has, before anything slow begins.
+
+    Raises:
+        InputError: an unknown dialect.
+    """
+    if name not in DIALECTS:
+        raise InputError(f"unknown dialect {name!r}; there is {', '.join(DIALECTS)}")
+
+
 def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
     """A dialect, by name, in a model's vocabulary.
 
@@ -18,8 +28,7 @@ def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
         InputError: an unknown dialect, or an option it does not have.
         ModelError: the vocabulary lacks its control tokens.
     """
-    if name not in DIALECTS:
-        raise InputError(f"unknown dialect {name!r}; there is {', '.join(DIALECTS)}")
+    check(name)
     try:
         return DIALECTS[name].bind(tokenizer, **options)
     except ValidationError as error:

@@ -10,8 +10,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
-from parallel_reason.engines.vllm_process import last_error, settle_environment, starting
+from parallel_reason.engines.vllm_process import last_error, starting
 from parallel_reason.errors import EngineError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class VllmEngine:
 
     def __init__(self, llm: "AsyncLLM", model: str, log: Path) -> None:
         """Wrap a running AsyncLLM whose processes write to ``log``."""
-        self._llm = llm
+        self.llm = llm
         self._log = log
         self._live: set[str] = set()
         self._unwanted: set[str] = set()
@@ -46,7 +48,7 @@ class VllmEngine:
         *,
         context: int | None = None,
         dtype: str | None = None,
-        kv_cache_gib: float | None = None,
+        kv_cache_gib: int | None = None,
         compile: bool | None = None,
         **vllm_options: Any,
     ) -> "VllmEngine":
@@ -55,7 +57,7 @@ class VllmEngine:
         Args:
             context: tokens a thread may see; the model's own window if None.
             dtype: of weights and KV cache; on CPUs float32 if None, elsewhere the model's own.
-            kv_cache_gib: memory for KV blocks on CPUs, 1 GiB if None; GPUs take vLLM's ``gpu_memory_utilization``.
+            kv_cache_gib: memory for KV blocks on CPUs, whole GiB, 1 if None; for GPUs see ``gpu_memory_utilization``.
             compile: whether to compile the model; on GPUs if None. Compiling on CPUs costs a minute at every start.
             vllm_options: further fields of vLLM's ``AsyncEngineArgs``.
 
@@ -64,7 +66,6 @@ class VllmEngine:
             EngineError: vLLM is not installed, or did not start.
         """
         check_model(model)
-        settle_environment(kv_cache_gib)
         cpu = _imported_on_cpu()
         compile = not cpu if compile is None else compile
         options: dict[str, Any] = {
@@ -81,11 +82,13 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        with starting(compile) as log:
+        with starting(compile, kv_cache_gib) as log:
             try:
-                llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**(options | vllm_options)))
+                arguments = AsyncEngineArgs(**(options | vllm_options))
             except TypeError as error:
                 raise InputError(f"vLLM refuses an option: {error}") from None
+            try:
+                llm = AsyncLLM.from_engine_args(arguments)
             except Exception as error:  # vLLM raises bare RuntimeError, ValueError, OSError and others at start
                 reason = last_error(log) or _first_line(error)
                 raise EngineError(f"engine 'vllm' could not start {model!r}: {reason} (log: {log})") from error
@@ -115,7 +118,7 @@ class VllmEngine:
         begun = time.perf_counter()
         self._live.add(request.id)
         try:
-            async for output in self._llm.generate(
+            async for output in self.llm.generate(
                 TokensPrompt(prompt_token_ids=list(request.ids)), sampling, request.id
             ):
                 new = output.outputs[0]
@@ -130,8 +133,8 @@ class VllmEngine:
                 if output.finished:
                     decoded.reason = new.finish_reason if new.finish_reason in ("stop", "length") else "abort"
                 elif request.id in self._unwanted:
-                    await self._llm.abort(request.id)
-        except (EngineDeadError, EngineGenerateError) as error:
+                    await self.llm.abort(request.id)
+        except (EngineDeadError, EngineGenerateError, ValueError) as error:
             raise EngineError(f"engine 'vllm' failed: {_first_line(error.__cause__ or error)}") from error
         finally:
             self._live.discard(request.id)
@@ -142,7 +145,7 @@ class VllmEngine:
         """End a request now; one that has not reached vLLM yet is ended at its first token."""
         if request_id in self._live:
             self._unwanted.add(request_id)
-            await self._llm.abort(request_id)
+            await self.llm.abort(request_id)
 
     async def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]`` each given all ids before it, [tokens - 1]."""
@@ -150,7 +153,7 @@ class VllmEngine:
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scores: list[float] = []
-        async for output in self._llm.generate(
+        async for output in self.llm.generate(
             TokensPrompt(prompt_token_ids=list(ids)), sampling, f"score/{time.monotonic_ns()}"
         ):
             entries = (output.prompt_logprobs or [])[1:]
@@ -159,12 +162,13 @@ class VllmEngine:
 
     async def kv_is_free(self) -> bool:
         """Whether every KV block is free: no request, live or leaked, holds one. Empties the prefix cache if so."""
-        return bool(await self._llm.reset_prefix_cache())
+        return bool(await self.llm.reset_prefix_cache())
 
     async def close(self) -> None:
         """Shut vLLM down; returns when its processes are gone."""
-        self._llm.shutdown(timeout=CLOSE_S)
-        del self._llm  # its finaliser fails in an interpreter that is already torn down
+        self.llm.shutdown(timeout=CLOSE_S)
+        # AsyncLLM's finaliser calls shutdown once more, and fails in an interpreter that is already torn down.
+        vars(self.llm)["shutdown"] = lambda: None
         self._log.unlink(missing_ok=True)
 
 
@@ -209,4 +213,7 @@ def _eos_ids(llm: "AsyncLLM", tokenizer: Any) -> set[int]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """What an error says, in one line; vLLM's configuration errors are pydantic's."""
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"].splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

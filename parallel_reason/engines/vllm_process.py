@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,18 +15,11 @@ DEFAULTS = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # one core for this process, the rest for the model
     "VLLM_NO_USAGE_STATS": "1",
 }
-
-
-def settle_environment(kv_cache_gib: float | None) -> None:
-    """Set what vLLM reads when it is imported; what the user set stays."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    if kv_cache_gib is not None:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def starting(compile: bool) -> Iterator[Path]:
+def starting(compile: bool, kv_cache_gib: int | None) -> Iterator[Path]:
     """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
 
     - Their standard error goes to a log file, which is yielded; it stays if the start fails.
@@ -33,30 +27,57 @@ def starting(compile: bool) -> Iterator[Path]:
       delays the first token by tens of seconds on CPUs.
     - The user's script is hidden from them: spawned processes run it again, unless it has a ``__main__`` guard.
     """
+    settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
+    if kv_cache_gib is not None:
+        settings["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
+    if not compile:
+        settings["TORCHDYNAMO_DISABLE"] = "1"
     handle, log = tempfile.mkstemp(prefix="parallel-reason-vllm-", suffix=".log")
-    main = sys.modules["__main__"]
-    names: dict[str, object] = {n: vars(main)[n] for n in ("__spec__", "__file__") if n in vars(main)}
-    dynamo = os.environ.get("TORCHDYNAMO_DISABLE")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        os.dup2(handle, 2)
-        main.__spec__ = None
-        vars(main).pop("__file__", None)
-        if not compile:
-            os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    with _one_at_a_time, _environment(settings), _main_module_hidden(), _standard_error_to(handle):
         yield Path(log)
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(handle)
-        vars(main).update(names)
-        if dynamo is None:
-            os.environ.pop("TORCHDYNAMO_DISABLE", None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    main = vars(sys.modules["__main__"])
+    saved: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(saved)
+
+
+@contextlib.contextmanager
+def _standard_error_to(handle: int) -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def last_error(log: Path) -> str | None:
     """The newest line of a log that names an error."""
     lines = log.read_text(errors="replace").splitlines()
-    errors = [line for line in lines if "Error: " in line or "Error(" in line]
+    errors = [line for line in lines if "Error: " in line]
     return errors[-1].split("] ")[-1].strip() if errors else None

@@ -1,0 +1,1 @@
+"""Evaluations and benchmarks. Uses the public API of `parallel_reason`."""

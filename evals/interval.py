@@ -1,0 +1,11 @@
+"""Intervals for shares."""
+
+from math import sqrt
+
+
+def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of ``hits`` in ``n``; 95% for the default z."""
+    share = hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return centre - half, centre + half

@@ -1,0 +1,84 @@
+"""Two models on real vLLM, each started once: ``soup``, random weights over a vocabulary so small that control tokens
+come up all the time, and ``countdown``, the embedded model, which forks as it was trained to."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def soup_model(tmp_path_factory):
+    """A folder with a random Qwen3 whose 30 tokens are the nine control tags, <eos> and single letters."""
+    import torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    from parallel_reason import SpawnJoin
+
+    tags = list(SpawnJoin.tags.values())
+    words = ["<eos>", *tags, *"abcdefghijklmnopqrst"]
+    core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<eos>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.decoder = decoders.Fuse()
+    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+    torch.manual_seed(7)
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=512, tie_word_embeddings=False, eos_token_id=0,
+        bos_token_id=None, initializer_range=0.1,
+    )  # fmt: skip
+    folder = str(tmp_path_factory.mktemp("soup"))
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def soup(soup_model):
+    from parallel_reason import ParallelLLM
+
+    with ParallelLLM(soup_model) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def countdown():
+    from parallel_reason import ParallelLLM
+
+    with ParallelLLM() as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """``reference(llm, trace)``: log-probs of the trace's sampled tokens by plain transformers, under its layout."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from parallel_reason.layout import layout
+
+    models = {}
+
+    def scores(llm, trace, model=None):
+        if llm.engine.model not in models:
+            folder = llm.engine.model
+            models[folder] = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager"
+            )
+        row = layout(trace)
+        mask = torch.where(torch.from_numpy(row.mask()), 0.0, torch.finfo(torch.float32).min)
+        with torch.no_grad():
+            logits = models[llm.engine.model](
+                input_ids=torch.from_numpy(row.ids)[None],
+                position_ids=torch.from_numpy(row.positions)[None],
+                attention_mask=mask[None, None],
+            ).logits[0]
+        places = torch.from_numpy(row.sampled.nonzero()[0])
+        logprobs = logits.log_softmax(-1)[torch.from_numpy(row.previous)[places]]
+        chosen = torch.from_numpy(row.ids)[places]
+        return logprobs.gather(1, chosen[:, None])[:, 0].numpy(), logprobs.argmax(-1).numpy(), row
+
+    return scores

@@ -1,0 +1,107 @@
+"""The command, as a person or a script calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from parallel_reason import __version__, read_traces
+from parallel_reason.countdown import held_out
+
+PROBLEMS = [str(problem) for problem in held_out(40)]
+COMMAND = [sys.executable, "-c", "from parallel_reason.cli.app import main; main()"]
+
+
+def call(*args, text="", **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], input=text, capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def test_version():
+    assert call("--version").stdout == f"parallel-reason {__version__}\n"
+
+
+def test_help_teaches():
+    assert "doctor" in call("--help").stdout
+    assert "22,26,31,53=27" in call("generate", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["generate", "1,2=3", "--model", "/no/model"], "no model '/no/model'"),
+        (["generate", "1,2=3", "--dialect", "morse"], "unknown dialect 'morse'"),
+        (["generate", "1,2=3", "--engine", "sglang"], "unknown engine 'sglang'"),
+        (["generate", "1,2=3", "-o", "join_on"], "--option join_on: write it as name=value"),
+        (["generate", "1,2=3", "--threads", "0"], "--threads 0"),
+        (["generate", "1,2=3", "--temperature", "-1"], "--temperature -1.0"),
+        (["generate", "1,2=3", "--deadline-s", "0"], "--deadline-s 0.0"),
+        (["generate", "1,2=3", "--file", "x"], "not both"),
+        (["generate", "--file", "/no/file"], "cannot read /no/file"),
+        (["generate"], "no prompt"),
+        (["generate", "1,2=3", "--out", "/no/folder/x.jsonl"], "cannot write /no/folder/x.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_1(args, says):
+    done = call(*args)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_option_is_status_2():
+    done = call("generate", "1,2=3", "--thread", "3")
+    assert done.returncode == 2
+    assert "--threads" in done.stderr
+
+
+def test_prompts_from_a_pipe_give_json_lines_and_a_file(tmp_path):
+    out = tmp_path / "traces.jsonl"
+    done = call("generate", "--json", "--out", out, text="\n".join(PROBLEMS[:3]) + "\n")
+    assert done.returncode == 0, done.stderr
+    prompts = sorted(json.loads(line)["prompt"] for line in done.stdout.splitlines())
+    assert prompts == sorted(PROBLEMS[:3])
+    assert sorted(trace.prompt for trace in read_traces(out)) == prompts
+
+
+def test_ctrl_c_keeps_what_was_finished(tmp_path):
+    out = tmp_path / "traces.jsonl"
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROBLEMS))
+    command = [*COMMAND, "generate", "--file", str(prompts), "--n", "50", "--temperature", "1", "--out", str(out)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.time() + 240
+    while time.time() < deadline and not (out.exists() and out.read_text().count("\n") >= 5):
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped; what was finished is kept"
+    assert "Traceback" not in errors
+    assert 5 <= len(list(read_traces(out))) < len(PROBLEMS) * 50
+
+
+def test_a_broken_line_of_a_trace_file_is_named(tmp_path):
+    file = tmp_path / "broken.jsonl"
+    file.write_text('{"version": 1}\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "evals.countdown", "--problems", "1", "--out", str(file)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert f"{file}, line 1: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_this_installation_well():
+    done = call("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "vllm" in done.stdout
+    assert "all is well" in done.stdout
