@@ -85,6 +85,18 @@ def search(numbers: tuple[int, int, int], target: int) -> tuple[Words, list[Step
     return words, None
 
 
+def near_miss(numbers: tuple[int, int, int], target: int) -> int:
+    """How close a search comes to a false verdict: the least distance of a made value to a wanted one, but 0."""
+    distances = [
+        abs(made - wanted)
+        for place, c in enumerate(numbers)
+        for made in fan(*(n for k, n in enumerate(numbers) if k != place))
+        for wanted in fan(target, c)
+        if made is not None and wanted is not None and made != wanted
+    ]
+    return min(distances, default=LARGEST)
+
+
 def _column(value: int | None) -> str:
     return "_" if value is None else str(value)
 
@@ -96,10 +108,11 @@ class Teacher:
     dialect: SpawnJoin
     vocabulary: dict[str, int]
 
-    def trace(self, problem: Problem, rng: random.Random, children: int) -> Trace:
-        """One trace with at most that many of the children written out, those with a result first.
+    def trace(self, problem: Problem, rng: random.Random, children: int, hard: bool = False) -> Trace:
+        """One trace with at most that many of the children written out, up to half of them with a result.
 
-        The join shows the results of all children, or, as after an early join, of one alone, with even odds.
+        Of those without, ``hard`` takes the nearest misses. The join shows the results of all children, or, as after an
+        early join, of one alone, with even odds.
         """
         steps = first_steps(problem.numbers)
         messages = [[*write_step(step), *map(str, rest)] for step, rest in steps]
@@ -119,6 +132,8 @@ class Teacher:
         failed = [k for k, result in enumerate(results) if not result]
         rng.shuffle(solved)
         rng.shuffle(failed)
+        if hard:
+            failed.sort(key=lambda k: near_miss((steps[k][0][3], *steps[k][1]), problem.target))
         most = max(1, children // 2)
         kept = sorted((solved[:most] + failed + solved[most:])[:children])
         shown = results

@@ -7,6 +7,7 @@ Every row is a whole trace, packed: the parent once, some of its children beside
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,18 +23,35 @@ from rl.teacher import Teacher
 HELD_OUT = 2000  # problems that training never sees, in any order of their numbers
 
 
-def rows(seed: int, children: int) -> Iterator[dict[str, Any]]:
-    """Training rows without end, the same for the same seed."""
+def rows(seed: int, children: int, easy: int) -> Iterator[dict[str, Any]]:
+    """Training rows without end, the same for the same seed; after the first ``easy``, with near misses."""
     from rl.packing import pack
 
     tokenizer = build_tokenizer()
     teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab())
     tests = {problem.key for problem in held_out(HELD_OUT)}
+    given = 0
     for number in itertools.count():
         rng = random.Random(f"train {seed} {number}")
         problem = draw(rng)
         if problem.key not in tests:
-            yield pack(teacher.trace(problem, rng, children))
+            yield pack(teacher.trace(problem, rng, children, hard=given >= easy))
+            given += 1
+
+
+def learning_rate(step: int, steps: int, polish: int) -> float:
+    """The share of the full rate at a step.
+
+    Constant for half of ``steps``, then a cosine to 1%; for ``polish`` more steps another cosine, which begins at 40%.
+    """
+    if step < steps:
+        fall = max(0.0, step / steps * 2 - 1)
+        return min(1.0, step / 100) * _cosine(1.0, fall)
+    return min(0.4, 0.01 + (step - steps) / 100) * _cosine(1.0, min(1.0, (step - steps) / polish))
+
+
+def _cosine(top: float, share: float) -> float:
+    return 0.01 + (top - 0.01) * (1 + math.cos(math.pi * share)) / 2
 
 
 def build_model(width: int, layers: int, seed: int) -> Any:
@@ -65,6 +83,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
     run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
     steps: int = 5500,
+    polish: Annotated[int, typer.Option(help="Steps on near misses after these.")] = 3000,
     batch: int = 4,
     children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
     width: int = 128,
@@ -77,7 +96,7 @@ def train(
     """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
     import torch
     from datasets import IterableDataset
-    from transformers import TrainerCallback, get_wsd_schedule
+    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     from rl.decisions import recall
@@ -96,7 +115,7 @@ def train(
         """Writes the recall of every decision to ``decisions.jsonl``."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % watch == 0 or state.global_step == steps:
+            if state.global_step % watch == 0 or state.global_step == steps + polish:
                 model.eval()
                 line = {"step": state.global_step} | recall(model, examples, dialect, vocabulary["no"])
                 model.train()
@@ -106,20 +125,13 @@ def train(
 
     run.mkdir(parents=True, exist_ok=True)
     optimizer = Muon(model, lr)
-    schedule = get_wsd_schedule(
-        optimizer,
-        num_warmup_steps=100,
-        num_decay_steps=steps // 2,
-        num_training_steps=steps,
-        decay_type="cosine",
-        min_lr_ratio=0.01,
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, polish))
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
         args=SFTConfig(
             output_dir=str(run),
-            max_steps=steps,
+            max_steps=steps + polish,
             per_device_train_batch_size=batch,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
@@ -136,7 +148,9 @@ def train(
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
-        train_dataset=IterableDataset.from_generator(rows, gen_kwargs={"seed": seed, "children": children}),
+        train_dataset=IterableDataset.from_generator(
+            rows, gen_kwargs={"seed": seed, "children": children, "easy": steps * batch}
+        ),
         data_collator=collate,
         optimizers=(optimizer, schedule),
         callbacks=[Watch()],
