@@ -61,6 +61,7 @@ class ParallelLLM:
         self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
         self._thread.start()
         self._closed = False
+        self._work: set[asyncio.Task[Any] | None] = set()
         try:
             self.engine = self._submit(start(engine, model, **engine_options)).result()
             self.dialect = dialects.bind(dialect, self.engine.tokenizer, **(dialect_options or {}))
@@ -155,8 +156,7 @@ class ParallelLLM:
         if self._closed:
             return
         self._closed = True
-        if hasattr(self, "engine"):
-            self._submit(self.engine.close()).result()
+        self._submit(self._shut_down()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -207,7 +207,24 @@ class ParallelLLM:
         return self._submit(work).result()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
+
+    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        self._work.add(task)
+        try:
+            return await work
+        finally:
+            self._work.discard(task)
+
+    async def _shut_down(self) -> None:
+        """Cancel what still runs, which frees its KV, and then the engine."""
+        running = self._work - {asyncio.current_task()}
+        for task in running:
+            task.cancel()  # type: ignore[union-attr]
+        await asyncio.gather(*running, return_exceptions=True)  # type: ignore[arg-type]
+        if hasattr(self, "engine"):
+            await self.engine.close()
 
 
 def generate(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class Noun(BaseModel):
     """A typed record: unknown keys are an error, never dropped in silence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
 class Setting(Noun):

@@ -105,6 +105,14 @@ class Thread(Noun):
     waiting_s: float = 0.0
 
     @model_validator(mode="after")
+    def _children_are_labelled_below_it(self) -> "Thread":
+        for child in (child for fork in self.forks for child in fork.children):
+            above, _, number = child.label.rpartition(".")
+            if child.parent != self.label or above != self.label or not number.isdecimal():
+                raise ValueError(f"thread {self.label} has a child labelled {child.label} of parent {child.parent}")
+        return self
+
+    @model_validator(mode="after")
     def _forks_lie_between_spans(self) -> "Thread":
         places = [0, *(fork.at for fork in self.forks), len(self.spans)]
         if places != sorted(places):
@@ -184,7 +192,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     Raises:
         TraceFileError: naming the file and the line that could not be read.
     """
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:

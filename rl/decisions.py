@@ -17,21 +17,21 @@ LINE = [*LINE, *LINE[:3], "copy", *LINE[3:], "verdict"]
 
 def kinds(trace: Trace, dialect: SpawnJoin, no: int) -> list[str]:
     """The kind of every sampled token, in the order of the layout."""
-    named: list[str] = []
     root = trace.root
-    named += ["spawn"] * len(root.spans[1].ids)
+    named = ["spawn"] * len(root.spans[1].ids)
     for fork in root.forks:
         for child in fork.children:
-            for place, token in enumerate(child.spans[1].ids):
-                in_lines = token not in (dialect.result, dialect.thread_end) and "return" not in named[-place:]
-                if not in_lines or (place == 0 and token == dialect.thread_end):
-                    named.append("return")
-                elif LINE[place % 16] == "verdict":
-                    named.append("verdict no" if token == no else "verdict yes")
-                else:
-                    named.append(LINE[place % 16])
-    named += ["answer"] * len(root.spans[3].ids)
-    return named
+            named += _kinds_of_child(child.spans[1].ids, dialect, no)
+    return named + ["answer"] * len(root.spans[3].ids)
+
+
+def _kinds_of_child(ids: list[int], dialect: SpawnJoin, no: int) -> list[str]:
+    end = next(place for place, token in enumerate(ids) if token in (dialect.result, dialect.thread_end))
+    lines = [LINE[place % len(LINE)] for place in range(end)]
+    for place, kind in enumerate(lines):
+        if kind == "verdict":
+            lines[place] = "verdict no" if ids[place] == no else "verdict yes"
+    return lines + ["return"] * (len(ids) - end)
 
 
 @torch.no_grad()

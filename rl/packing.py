@@ -19,11 +19,17 @@ def pack(trace: Trace) -> dict[str, Any]:
 
     ``shift_labels`` at a token is the sampled token that its logits predict, so every sampled token is trained once and
     no other.
+
+    Raises:
+        ValueError: a sampled token has nothing before it, or follows a token that predicts another.
     """
     row = layout(trace)
     labels = [IGNORED] * len(row.ids)
     for index in row.sampled.nonzero()[0]:
-        labels[row.previous[index]] = int(row.ids[index])
+        before = row.previous[index]
+        if before < 0 or labels[before] != IGNORED:
+            raise ValueError(f"token {index} of the layout has no token of its own that predicts it")
+        labels[before] = int(row.ids[index])
     return {
         "input_ids": row.ids.tolist(),
         "position_ids": row.positions.tolist(),

@@ -74,7 +74,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
     out = tmp_path / "traces.jsonl"
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROBLEMS))
-    command = [*COMMAND, "generate", "--file", str(prompts), "--n", "50", "--temperature", "1", "--out", str(out)]
+    command = [*COMMAND, "generate", "--file", str(prompts), "--n", "50", "--children", "1", "--out", str(out)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from parallel_reason.errors import InputError
 
-_WRITTEN = re.compile(r"\s*\d+\s*(,\s*\d+\s*)+=\s*\d+\s*")
+_WRITTEN = re.compile(r"\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)+=\s*[0-9]{1,9}\s*")
 
 
 @dataclass(frozen=True, slots=True)

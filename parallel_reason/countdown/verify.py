@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from parallel_reason.countdown.problem import Problem
 
-_STEP = re.compile(r"(\d{1,9})([+\-*/])(\d{1,9})=(\d{1,9})")
+_STEP = re.compile(r" *([0-9]{1,9}) *([+\-*/]) *([0-9]{1,9}) *= *([0-9]{1,9}) *")
 
 
 def problem_with(answer: str | None, problem: Problem) -> str | None:
@@ -20,7 +20,7 @@ def problem_with(answer: str | None, problem: Problem) -> str | None:
         return "no answer"
     have = Counter(problem.numbers)
     result = None
-    for step in answer.replace(" ", "").split(","):
+    for step in answer.split(","):
         match = _STEP.fullmatch(step)
         if not match:
             return f"{step!r} is not a step"

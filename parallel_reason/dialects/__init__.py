@@ -29,6 +29,9 @@ def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
         ModelError: the vocabulary lacks its control tokens.
     """
     check(name)
+    tag = next((option for option in options if option in DIALECTS[name].tags), None)
+    if tag is not None:
+        raise InputError(f"dialect {name!r}: {tag!r} is a control token of the model, not an option")
     try:
         return DIALECTS[name].bind(tokenizer, **options)
     except ValidationError as error:

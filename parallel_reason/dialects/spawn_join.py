@@ -77,12 +77,16 @@ class SpawnJoin:
         return ids[-1] == self.spawn_end
 
     def read_fork(self, ids: list[int]) -> Block:
-        """The messages of the block that ``ids`` ends with, from the last ``<spawn>`` on."""
-        if self.spawn not in ids:
+        """The messages of the block that ``ids`` ends with; a block has one ``<spawn>``, and no message is empty."""
+        body = ids[:-1]
+        if self.spawn_end in body:
+            body = body[len(body) - body[::-1].index(self.spawn_end) :]
+        if self.spawn not in body:
             return Block.broken("</spawn> without <spawn>")
-        start = len(ids) - 1 - ids[::-1].index(self.spawn)
+        if body.count(self.spawn) > 1:
+            return Block.broken("<spawn> within a <spawn> block")
         messages: list[list[int]] = [[]]
-        for token in ids[start + 1 : -1]:
+        for token in body[body.index(self.spawn) + 1 :]:
             if token == self.sep:
                 messages.append([])
             else:

@@ -1,0 +1,164 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from parallel_reason import SpawnJoin
+from parallel_reason.countdown.vocabulary import tokenizer
+from parallel_reason.dialects import bind
+from parallel_reason.errors import InputError, ModelError
+from tests.strategies import WORDS
+
+TOKENIZER = tokenizer()
+DIALECT = bind("spawn_join", TOKENIZER)
+TAGS = [TOKENIZER.get_vocab()[tag] for tag in SpawnJoin.tags.values()]
+PLAIN = [token for token in range(WORDS) if token not in TAGS]
+TEXTS = st.lists(st.sampled_from(PLAIN), min_size=1, max_size=5)
+SOUP = st.lists(st.sampled_from(TAGS) | st.sampled_from(PLAIN), max_size=30)
+
+
+def ids(text):
+    return [TOKENIZER.get_vocab()[word] for word in text.split()]
+
+
+def messages_in(sequence):
+    """The messages of a well-formed block at the end of a sequence, by string methods; None where there is none."""
+    spawn, sep, end = map(chr, (DIALECT.spawn, DIALECT.sep, DIALECT.spawn_end))
+    text = "".join(map(chr, sequence))
+    if not text.endswith(end):
+        return None
+    newest = text[:-1].rpartition(end)[2]  # an earlier block is closed and done
+    if newest.count(spawn) != 1:
+        return None
+    messages = newest.partition(spawn)[2].split(sep)
+    return [list(map(ord, message)) for message in messages] if all(messages) else None
+
+
+def check(sequence):
+    """Whether the sequence ended in a fork, having checked that all that can be read of it is well-formed."""
+    wanted = messages_in(sequence)
+    block = DIALECT.read_fork(sequence)
+    assert bool(block.children) == (block.problem is None)
+    if wanted is not None:
+        assert [list(child.header) for child in block.children] == [[DIALECT.thread, *m] for m in wanted]
+    result = DIALECT.read_result(sequence)
+    after = "".join(map(chr, sequence)).rpartition(chr(DIALECT.result))
+    assert (result is None) == (not after[1])
+    if result is not None:
+        assert "".join(map(chr, result)) == after[2].removesuffix(chr(DIALECT.thread_end))
+    join = DIALECT.write_join([result, None, sequence])
+    none = [DIALECT.none]
+    assert join == [DIALECT.join, *(none if result is None else result), DIALECT.sep, *none, DIALECT.sep, *sequence,
+                    DIALECT.join_end]  # fmt: skip
+    return wanted is not None
+
+
+def test_no_sequence_of_tokens_raises_or_is_misread():
+    rng = random.Random(0)
+    some = [*TAGS, *PLAIN[:4]]
+    sequences = ([rng.choice(some) for _ in range(rng.randrange(25))] for _ in range(10_000))
+    assert sum(map(check, sequences)) > 100
+    blocks = ([*rng.choices(some, k=rng.randrange(9)), DIALECT.spawn_end] for _ in range(10_000))
+    assert sum(map(check, blocks)) > 1000
+
+
+@given(SOUP)
+def test_no_sequence_of_the_whole_vocabulary_raises_or_is_misread(sequence):
+    check(sequence)
+    check([*sequence, DIALECT.spawn_end])
+
+
+@given(SOUP.filter(lambda soup: not {DIALECT.spawn} & set(soup)), st.lists(TEXTS, min_size=1, max_size=6))
+def test_messages_written_into_a_block_are_the_childrens_headers(before, messages):
+    block = [token for message in messages for token in (DIALECT.sep, *message)]
+    fork = DIALECT.read_fork([*before, DIALECT.spawn, *block[1:], DIALECT.spawn_end])
+    assert fork.problem is None
+    assert [child.header for child in fork.children] == [(DIALECT.thread, *message) for message in messages]
+
+
+@given(SOUP, st.lists(st.sampled_from(PLAIN)), st.booleans())
+def test_a_child_returns_what_follows_its_last_return(before, result, closed):
+    written = [*before, DIALECT.result, *result, *[DIALECT.thread_end] * closed]
+    assert DIALECT.read_result(written) == result
+
+
+@given(st.lists(st.none() | TEXTS, min_size=1, max_size=6))
+def test_results_written_into_a_join_can_be_told_apart_again(results):
+    first, *inside, last = DIALECT.write_join(results)
+    assert (first, last) == (DIALECT.join, DIALECT.join_end)
+    parts = [[]]
+    for token in inside:
+        if token == DIALECT.sep:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    assert [None if part == [DIALECT.none] else part for part in parts] == results
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "</spawn>",
+        "1 </spawn>",
+        "<spawn> </spawn>",
+        "<spawn> <sep> 1 </spawn>",
+        "<spawn> 1 <sep> </spawn>",
+        "<spawn> 1 <sep> <sep> 2 </spawn>",
+        "<spawn> 1 <sep> <spawn> 2 </spawn>",
+        "<spawn> <spawn> 1 </spawn>",
+        "<spawn> 1 </spawn> 2 </spawn>",  # the second closes a block that has already run
+        "<spawn> 1 </spawn> </spawn>",
+    ],
+)
+def test_a_malformed_block_has_a_problem_and_no_children(text):
+    block = DIALECT.read_fork(ids(text))
+    assert block.problem
+    assert block.children == ()
+
+
+def test_a_second_fork_and_one_after_a_malformed_block_are_read():
+    for text in ("<spawn> 1 <sep> 2 </spawn> 3 <spawn> 4 </spawn>", "<spawn> </spawn> 3 <spawn> 4 </spawn>"):
+        assert [child.header for child in DIALECT.read_fork(ids(text)).children] == [tuple(ids("<thread> 4"))]
+
+
+def test_only_a_child_stops_at_the_end_of_a_thread():
+    assert DIALECT.stop_ids(0) == {DIALECT.spawn_end}
+    assert DIALECT.stop_ids(1) == DIALECT.stop_ids(7) == {DIALECT.spawn_end, DIALECT.thread_end}
+    assert [DIALECT.forks(ids(text)) for text in ("1 </spawn>", "</spawn> 1", "</thread>")] == [True, False, False]
+
+
+@pytest.mark.parametrize("present", [[], ["<spawn>", "<sep>"], [*SpawnJoin.tags.values()][1:]])
+def test_a_vocabulary_without_the_tags_is_refused_by_their_names(present):
+    words = {word: number for number, word in enumerate(["a", *present])}
+    poor = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a")))
+    with pytest.raises(ModelError) as error:
+        bind("spawn_join", poor)
+    named = {tag for tag in SpawnJoin.tags.values() if f" {tag}," in str(error.value) or f" {tag}:" in str(error.value)}
+    assert named == set(SpawnJoin.tags.values()) - set(present)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("telepathy", {}, "'telepathy'"),
+        ("", {}, "''"),
+        ("spawn_join", {"colour": "red"}, "'colour'='red'"),
+        ("spawn_join", {"prefix": "none"}, "'prefix'='none'"),
+        ("spawn_join", {"prefix": None}, "'prefix'=None"),
+        ("spawn_join", {"join_on": "last"}, "'join_on'='last'"),
+        ("spawn_join", {"spawn": 5}, "'spawn'"),
+    ],
+)
+def test_an_unknown_dialect_option_or_value_is_refused_by_name(name, options, named):
+    with pytest.raises(InputError) as error:
+        bind(name, TOKENIZER, **options)
+    assert named in str(error.value)
+
+
+def test_options_say_what_children_see_and_when_the_parent_goes_on():
+    assert (DIALECT.shares_prefix, DIALECT.joins_on_first) == (True, False)
+    other = bind("spawn_join", TOKENIZER, prefix="message", join_on="first")
+    assert (other.shares_prefix, other.joins_on_first) == (False, True)

@@ -1,0 +1,145 @@
+import random
+from functools import cache
+from itertools import combinations
+
+from parallel_reason.countdown import Problem, draw, solvable, solves
+from parallel_reason.countdown.vocabulary import LARGEST, tokenizer
+from parallel_reason.dialects import bind
+from parallel_reason.layout import layout
+from parallel_reason.text import decode
+from rl.decisions import kinds
+from rl.teacher import Teacher
+from tests.strategies import read
+
+TOKENIZER = tokenizer()
+DIALECT = bind("spawn_join", TOKENIZER)
+VOCABULARY = TOKENIZER.get_vocab()
+ALL = 99  # children
+
+
+def teach(problem, seed=0, children=ALL):
+    return Teacher(DIALECT, VOCABULARY).trace(problem, random.Random(seed), children)
+
+
+def small(rng):
+    """A problem of small numbers, most of whose first steps lead somewhere or nowhere in many ways."""
+    while True:
+        problem = Problem(tuple(rng.sample(range(1, 16), 4)), rng.randint(10, 100))
+        if solvable(problem.numbers, problem.target):
+            return problem
+
+
+@cache
+def lessons():
+    problems = [make(random.Random(seed)) for seed in range(30) for make in (draw, small)]
+    return [(problem, teach(problem, seed)) for seed, problem in enumerate(problems)]
+
+
+def made(a, b):
+    """The whole numbers, zero and above, that one step makes of two."""
+    found = {a + b, abs(a - b), a * b}
+    found |= {x // y for x, y in ((a, b), (b, a)) if y and x % y == 0}
+    return found
+
+
+def within(a, b):
+    return {value for value in made(a, b) if value <= LARGEST}
+
+
+def reaches(numbers, target):
+    """Whether three numbers reach the target: two of them make a value, and this and the third the target."""
+    splits = ((numbers[k], numbers[:k] + numbers[k + 1 :]) for k in range(3))
+    return any(target in made(value, c) for c, pair in splits for value in within(*pair))
+
+
+def openings(problem):
+    for i, j in combinations(range(4), 2):
+        rest = tuple(problem.numbers[k] for k in range(4) if k not in (i, j))
+        for value in within(problem.numbers[i], problem.numbers[j]):
+            yield (value, *rest)
+
+
+def results(trace):
+    """What every child returned, as text, or None."""
+    found = [DIALECT.read_result(child.spans[-1].ids) for child in trace.root.forks[0].children]
+    return [None if ids is None else decode(TOKENIZER, ids) for ids in found]
+
+
+def answer(trace):
+    return decode(TOKENIZER, trace.root.spans[-1].ids).removesuffix("<eos>")
+
+
+def test_every_result_and_every_answer_solves_the_problem():
+    answers = 0
+    for problem, trace in lessons():
+        for result in results(trace):
+            assert result is None or solves(result, problem)
+        shown = decode(TOKENIZER, trace.root.spans[2].ids).removeprefix("<join>").removesuffix("</join>").split("<sep>")
+        assert any(result != "<none>" for result in shown) == (answer(trace) != "no")
+        for result in shown:
+            assert result == "<none>" or solves(result, problem)
+        if answer(trace) != "no":
+            answers += 1
+            assert answer(trace) == next(result for result in shown if result != "<none>")
+    assert answers > 50
+
+
+def test_a_way_that_stays_within_the_largest_number_is_found():
+    for problem, trace in lessons():
+        children = list(openings(problem))
+        assert (answer(trace) != "no") == any(reaches(numbers, problem.target) for numbers in children)
+        for child, result in zip(trace.root.forks[0].children, results(trace), strict=True):
+            step = decode(TOKENIZER, child.spans[0].ids).partition("=")[2]
+            numbers = tuple(int(number) for number in step.split())
+            assert numbers in children
+            assert (result is not None) == reaches(numbers, problem.target)
+
+
+def test_every_first_step_has_a_child():
+    for problem, trace in lessons():
+        headers = [decode(TOKENIZER, child.spans[0].ids) for child in trace.root.forks[0].children]
+        opened = {tuple(int(number) for number in header.partition("=")[2].split()) for header in headers}
+        assert opened == set(openings(problem))
+
+
+def test_the_children_are_those_that_the_parent_spawned():
+    for problem, trace in lessons():
+        block = DIALECT.read_fork(trace.root.spans[1].ids)
+        children = trace.root.forks[0].children
+        assert [child.header for child in block.children] == [tuple(child.spans[0].ids) for child in children]
+        few = teach(problem, children=3).root.forks[0].children
+        assert len(few) == 3
+        headers = [child.header for child in block.children]
+        places = [headers.index(tuple(child.spans[0].ids)) for child in few]
+        assert places == sorted(set(places))
+
+
+def test_text_reads_back_as_the_same_tokens():
+    for _, trace in lessons():
+        for thread in trace.threads:
+            for span in thread.spans:
+                text = decode(TOKENIZER, span.ids)
+                assert TOKENIZER.encode(text, add_special_tokens=False) == span.ids
+                assert VOCABULARY["<unk>"] not in span.ids
+
+
+def test_no_thread_sees_more_than_the_models_window():
+    longest = max(len(text) for _, trace in lessons() for _, text in read(trace.root))
+    assert 200 < longest <= 1024
+
+
+def test_every_sampled_token_is_of_one_kind():
+    for _, trace in lessons():
+        assert len(kinds(trace, DIALECT, VOCABULARY["no"])) == layout(trace).sampled.sum()
+
+
+def test_the_lines_of_every_child_are_told_apart():
+    for problem in (lessons()[0][0], lessons()[1][0]):
+        trace = teach(problem, children=5)
+        searched = [child.spans[1].ids for child in trace.root.forks[0].children]
+        texts = [decode(TOKENIZER, ids).partition("<return>")[0].removesuffix("</thread>") for ids in searched]
+        named = kinds(trace, DIALECT, VOCABULARY["no"])
+        assert named.count("verdict no") == sum(text.count("no") for text in texts)
+        assert named.count("verdict yes") == len([text for text in texts if not text.endswith("no")])
+        for kind in ("sum", "difference", "product", "quotient"):
+            assert named.count(kind) == sum(text.count(":") for text in texts)
