@@ -7,7 +7,7 @@ make, ``a b:`` with a+b, |a-b|, a*b, a/b, then the value that stands in both, or
     27 48:75 21 _ _|53 31:84 22 _ _ no ...
 
 ``_`` stands for a result that is no whole number, is above the largest, that another column covers, or that is a
-product with zero. A child that found a value returns all three steps; the parent copies the first result that came back.
+product with zero. A child that found a value returns all three steps; the parent copies the first result.
 """
 
 import itertools

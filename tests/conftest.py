@@ -24,6 +24,7 @@ def soup_model(tmp_path_factory):
     core.decoder = decoders.Fuse()
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}b"
     torch.manual_seed(7)
     config = Qwen3Config(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,

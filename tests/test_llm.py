@@ -41,11 +41,7 @@ def test_token_ids_and_text_are_the_same_prompt(countdown):
 
 
 def test_chat_messages_go_through_the_models_own_template(soup):
-    soup.engine.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}b"
-    try:
-        trace = soup.generate([{"role": "user", "content": "acd"}], limits=Limits(tokens=5))
-    finally:
-        soup.engine.tokenizer.chat_template = None
+    trace = soup.generate([{"role": "user", "content": "acd"}], limits=Limits(tokens=5))
     assert trace.prompt == "acdb"
     assert trace.root.spans[0].ids == soup.engine.tokenizer.encode("acdb")
 
@@ -136,7 +132,7 @@ def test_the_async_twin_runs_beside_other_work(countdown):
 def test_the_embedded_model_solves_problems_it_has_never_seen(countdown):
     problems = held_out(200)[100:]
     traces = countdown.generate([str(problem) for problem in problems])
-    assert sum(solves(t.answer, p) for t, p in zip(traces, problems, strict=True)) >= 70  # 818 of 1,000 on the whole set
+    assert sum(solves(t.answer, p) for t, p in zip(traces, problems, strict=True)) >= 70
     assert sum(t.ledger.critical_path_tokens for t in traces) / len(traces) < 600
 
 
@@ -180,8 +176,8 @@ def test_a_script_without_a_guard_runs_ends_and_leaves_no_process(tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ANSWER") == 1
-    left = [p for p in psutil.process_iter() if p.pid not in before and str(tmp_path) in " ".join(p.cmdline())]
-    assert left == []
+    after = psutil.process_iter(["cmdline"])
+    assert [p for p in after if p.pid not in before and "vllm" in " ".join(p.info["cmdline"] or []).lower()] == []
 
 
 def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model, countdown):
