@@ -25,7 +25,9 @@ def train(tmp_path, name, *args):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("train"), "whole", "--steps", "6", "--watch", "3", "--save", "3")
+    return train(
+        tmp_path_factory.mktemp("train"), "whole", "--steps", "4", "--polish", "2", "--watch", "3", "--save", "3"
+    )
 
 
 def test_it_writes_a_model_and_every_decisions_recall(trained):
@@ -42,7 +44,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(trained, t
     partial = tmp_path / "run-killed"
     partial.mkdir()
     (run / "checkpoint-3").rename(partial / "checkpoint-3")
-    resumed, _ = train(tmp_path, "killed", "--steps", "6", "--watch", "3", "--save", "3")
+    resumed, _ = train(tmp_path, "killed", "--steps", "4", "--polish", "2", "--watch", "3", "--save", "3")
     a, b = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
 
