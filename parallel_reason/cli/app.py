@@ -12,6 +12,8 @@ from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
 from parallel_reason.errors import ParallelReasonError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="parallel-reason",
     help="Run language models that think in several threads at once.",
@@ -47,6 +49,7 @@ def main() -> None:
     except ParallelReasonError as error:
         errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped; what was finished is kept")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into this status
+            errors.print("stopped; what was finished is kept")
+        raise
