@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,21 +22,26 @@ from parallel_reason.countdown.vocabulary import tokenizer as build_tokenizer
 from rl.teacher import Teacher
 
 HELD_OUT = 2000  # problems that training never sees, in any order of their numbers
+WATCHED = 64  # the last of these, on which every decision's recall is watched
+
+Key = tuple[tuple[int, ...], int]
 
 
-def rows(seed: int, children: int, easy: int) -> Iterator[dict[str, Any]]:
-    """Training rows without end, the same for the same seed; after the first ``easy``, with near misses."""
+def rows(seed: int, children: int, stumbles: float, easy: int, tests: frozenset[Key]) -> Iterator[dict[str, Any]]:
+    """Training rows without end, the same for the same seed; after the first ``easy``, with near misses.
+
+    Problems with one of the keys ``tests`` are left out.
+    """
     from rl.packing import pack
 
     tokenizer = build_tokenizer()
-    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab())
-    tests = {problem.key for problem in held_out(HELD_OUT)}
+    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, stumbles)
     given = 0
     for number in itertools.count():
         rng = random.Random(f"train {seed} {number}")
         problem = draw(rng)
         if problem.key not in tests:
-            yield pack(teacher.trace(problem, rng, children, hard=given >= easy))
+            yield pack(replace(teacher, hard=given >= easy).trace(problem, rng))
             given += 1
 
 
@@ -86,6 +92,7 @@ def train(
     polish: Annotated[int, typer.Option(help="Steps on near misses after these.")] = 3000,
     batch: int = 4,
     children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
+    stumbles: Annotated[float, typer.Option(help="Chance of a slip to mend, wherever two values are near.")] = 0.5,
     width: int = 128,
     layers: int = 4,
     lr: float = 7e-3,
@@ -96,32 +103,19 @@ def train(
     """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
     import torch
     from datasets import IterableDataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from rl.decisions import recall
+    from rl.decisions import Watch
     from rl.muon import Muon
     from rl.packing import collate
 
     tokenizer = build_tokenizer()
     dialect = SpawnJoin.bind(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    teacher = Teacher(dialect, vocabulary)
-    examples = [teacher.trace(p, random.Random(k), children) for k, p in enumerate(held_out(24))]
+    teacher = Teacher(dialect, tokenizer.get_vocab(), children, stumbles)
+    tests = held_out(HELD_OUT)
+    examples = [teacher.trace(problem, random.Random(k)) for k, problem in enumerate(tests[-WATCHED:])]
     model = build_model(width, layers, seed)
     typer.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        """Writes the recall of every decision to ``decisions.jsonl``."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % watch == 0 or state.global_step == steps + polish:
-                model.eval()
-                line = {"step": state.global_step} | recall(model, examples, dialect, vocabulary["no"])
-                model.train()
-                with open(run / "decisions.jsonl", "a", encoding="utf-8") as log:
-                    log.write(json.dumps(line) + "\n")
-                typer.echo(" ".join(f"{k} {v if k == 'step' else round(v, 4)}" for k, v in line.items()))
 
     run.mkdir(parents=True, exist_ok=True)
     optimizer = Muon(model, lr)
@@ -149,11 +143,18 @@ def train(
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=IterableDataset.from_generator(
-            rows, gen_kwargs={"seed": seed, "children": children, "easy": steps * batch}
+            rows,
+            gen_kwargs={
+                "seed": seed,
+                "children": children,
+                "stumbles": stumbles,
+                "easy": steps * batch,
+                "tests": frozenset(problem.key for problem in tests),
+            },
         ),
         data_collator=collate,
         optimizers=(optimizer, schedule),
-        callbacks=[Watch()],
+        callbacks=[Watch(run / "decisions.jsonl", watch, examples, dialect, tokenizer.get_vocab()["no"])],
     )
     trainer.train(resume_from_checkpoint=any(run.glob("checkpoint-*")) or None)
     model.to(torch.bfloat16).save_pretrained(out)

@@ -1,4 +1,5 @@
 import random
+from fractions import Fraction
 from functools import cache
 from itertools import combinations
 
@@ -17,8 +18,8 @@ VOCABULARY = TOKENIZER.get_vocab()
 ALL = 99  # children
 
 
-def teach(problem, seed=0, children=ALL):
-    return Teacher(DIALECT, VOCABULARY).trace(problem, random.Random(seed), children)
+def teach(problem, seed=0, children=ALL, stumbles=0.0):
+    return Teacher(DIALECT, VOCABULARY, children, stumbles).trace(problem, random.Random(seed))
 
 
 def small(rng):
@@ -63,6 +64,12 @@ def results(trace):
     """What every child returned, as text, or None."""
     found = [DIALECT.read_result(child.spans[-1].ids) for child in trace.root.forks[0].children]
     return [None if ids is None else decode(TOKENIZER, ids) for ids in found]
+
+
+def searches(trace):
+    """What every child wrote, as text."""
+    children = trace.root.forks[0].children
+    return [decode(TOKENIZER, [i for span in child.spans[1:] for i in span.ids]) for child in children]
 
 
 def answer(trace):
@@ -136,10 +143,46 @@ def test_every_sampled_token_is_of_one_kind():
 def test_the_lines_of_every_child_are_told_apart():
     for problem in (lessons()[0][0], lessons()[1][0]):
         trace = teach(problem, children=5)
-        searched = [child.spans[1].ids for child in trace.root.forks[0].children]
-        texts = [decode(TOKENIZER, ids).partition("<return>")[0].removesuffix("</thread>") for ids in searched]
+        texts = [search.partition("<return>")[0].removesuffix("</thread>") for search in searches(trace)]
         named = kinds(trace, DIALECT, VOCABULARY["no"])
         assert named.count("verdict no") == sum(text.count("no") for text in texts)
-        assert named.count("verdict yes") == len([text for text in texts if not text.endswith("no")])
+        assert named.count("verdict yes") == named.count("check holds") == sum("no" not in text[-2:] for text in texts)
+        assert named.count("check") == 11 * named.count("verdict yes")
         for kind in ("sum", "difference", "product", "quotient"):
             assert named.count(kind) == sum(text.count(":") for text in texts)
+
+
+def truth(a, sign, b):
+    """What a step makes, as the teacher writes it."""
+    a, b = int(a), int(b)
+    value = Fraction(a, b or 1) if sign == "/" else {"+": a + b, "-": a - b, "*": a * b}[sign]
+    return str(value) if (b or sign != "/") and value == int(value) and 0 <= value <= LARGEST else "_"
+
+
+def test_a_slip_is_not_learnt_and_is_given_up_after_a_true_check():
+    verdicts, values = 0, 0
+    for problem, _ in lessons():
+        for child in teach(problem, stumbles=1.0).root.forks[0].children:
+            for slip, after in zip(child.spans[2::2], child.spans[3::2], strict=True):
+                assert slip.origin == "injected"
+                assert len(slip.ids) == 1
+                words = TOKENIZER.convert_ids_to_tokens(after.ids)
+                start = words.index("=") - 3
+                verdicts += start == 0
+                values += start > 0
+                steps = [words[start : start + 5]]
+                if words[start + 5] == ",":
+                    steps.append(words[start + 6 : start + 11])
+                assert all(truth(*step[:3]) == step[4] for step in steps)
+                assert words[start + 6 * len(steps) - 1] == "no"
+                assert len(steps) == 1 or steps[-1][4] != str(problem.target)
+    assert min(verdicts, values) > 50
+
+
+def test_slips_change_neither_the_results_nor_the_answer():
+    for problem, trace in lessons():
+        stumbling = teach(problem, stumbles=1.0)
+        for result in results(stumbling):
+            assert result is None or solves(result, problem)
+        assert [r is None for r in results(stumbling)] == [r is None for r in results(trace)]
+        assert len(kinds(stumbling, DIALECT, VOCABULARY["no"])) == layout(stumbling).sampled.sum()

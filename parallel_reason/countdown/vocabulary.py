@@ -7,7 +7,7 @@ from parallel_reason.dialects.spawn_join import SpawnJoin
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-LARGEST = 1000  # results above it are not searched
+LARGEST = 300  # results above it are not searched
 MARKS = (",", "=", "+", "-", "*", "/", ":", "|", "_", "no")
 
 
