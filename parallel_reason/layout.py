@@ -1,22 +1,30 @@
 """Trace to tokens, positions and visibility: the only place where these rules are written down.
 
 Engines, trainers and tests all take them from here. The tokens of a trace are laid out depth first: a thread's spans up
-to a fork, then each child with all below it, then the thread's next spans. For the ``message`` rule (APR):
+to a fork, then each child with all below it, then the thread's next spans. A child sees its parent's tokens up to the
+fork, if the fork shares its prefix, and its own. Whoever goes on after a fork sees, by the fork's join rule:
 
-- a child sees its parent's tokens up to the fork, if the fork shares its prefix, and its own;
-- a thread that goes on after a fork sees its own tokens, never its children's: what they returned is in the join text;
-- positions count the tokens that a thread sees, so every thread is plain causal text of its own.
+- ``message`` (APR): its own tokens, never its children's; what they returned is in the join text.
+- ``relinearise`` (ThreadWeaver, Parallel-R1 seen): the tokens of its first child as if it had written them itself, and
+  after them the copies of the other children's in the join text: plain causal text of its own.
+- ``graft`` (Multiverse, NPR, Parallel-R1 unseen, ParaThinker): its own tokens and those of every child, which did not
+  see one another. All children began at one position; the next position is one past the last of the longest child.
+
+A child that sampled nothing left nothing to see. A span that was not kept is seen by itself alone. A position is one
+more than the last of the thread, plus the span's ``shift``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parallel_reason.trace import Span, Thread, Trace
+from parallel_reason.trace import Fork, Span, Thread, Trace
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Intervals = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,13 @@ class Segment:
 
     Attributes:
         start, stop: where it lies in the layout.
-        visible: intervals ``(start, stop)`` of earlier tokens that all of it sees, in order of position.
+        visible: intervals ``(start, stop)`` of earlier tokens that all of it sees, ascending.
         thread: index of its thread in ``trace.threads``.
     """
 
     start: int
     stop: int
-    visible: tuple[tuple[int, int], ...]
+    visible: Intervals
     thread: int
 
 
@@ -64,11 +72,28 @@ class Layout:
             seen[rows, rows] = np.tri(segment.stop - segment.start, dtype=bool)
         return seen
 
+    def intervals(self) -> tuple[Ints, Ints]:
+        """Visibility in linear memory.
+
+        Returns:
+            The segment of every token, [tokens]; and the visible intervals of every segment, the last of them the
+            segment itself, padded with empty ones, [segments, most intervals, 2]. Token i sees token j if j <= i and j
+            lies in an interval of i's segment.
+        """
+        owner = np.zeros(len(self.ids), dtype=np.int64)
+        widest = max((len(segment.visible) for segment in self.segments), default=0)
+        table = np.zeros((len(self.segments), widest + 1, 2), dtype=np.int64)
+        for number, segment in enumerate(self.segments):
+            owner[segment.start : segment.stop] = number
+            rows = [*segment.visible, (segment.start, segment.stop)]
+            table[number, : len(rows)] = rows
+        return owner, table
+
 
 def layout(trace: Trace) -> Layout:
     """Lay out a trace."""
     walk = _Walk()
-    walk.thread(trace.root, ())
+    walk.thread(trace.root, _View((), 0))
     length = len(walk.ids)
     return Layout(
         ids=np.array(walk.ids, dtype=np.int64),
@@ -78,6 +103,14 @@ def layout(trace: Trace) -> Layout:
         previous=np.array(walk.previous, dtype=np.int64),
         segments=tuple(walk.segments),
     )
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the next token of a thread sees, and its position if its span has no shift."""
+
+    seen: Intervals
+    position: int
 
 
 class _Walk:
@@ -92,31 +125,53 @@ class _Walk:
         self.segments: list[Segment] = []
         self.threads = 0
 
-    def thread(self, thread: Thread, seen: tuple[tuple[int, int], ...]) -> None:
-        """Add a thread that sees the intervals ``seen``, and all below it."""
+    def thread(self, thread: Thread, view: _View) -> _View:
+        """Add a thread that begins with a view, and all below it; returns its view at its end."""
         number, self.threads = self.threads, self.threads + 1
         forks = list(thread.forks)
         for place in range(len(thread.spans) + 1):
             while forks and forks[0].at == place:
-                fork = forks.pop(0)
-                for child in fork.children:
-                    self.thread(child, seen if fork.shares_prefix else ())
+                view = self.fork(forks.pop(0), view)
             if place < len(thread.spans):
-                seen = self.span(thread.spans[place], seen, number)
+                view = self.span(thread.spans[place], view, number)
+        return view
 
-    def span(self, span: Span, seen: tuple[tuple[int, int], ...], thread: int) -> tuple[tuple[int, int], ...]:
+    def fork(self, fork: Fork, view: _View) -> _View:
+        """Add all children of a fork; returns the view with which the parent goes on."""
+        born = view if fork.shares_prefix else _View((), 0)
+        ends = [(child, self.thread(child, born)) for child in fork.children]
+        ran = [end for child, end in ends if child.ran]
+        if fork.join == "relinearise" and ends and ends[0][0].ran:
+            return ends[0][1]
+        if fork.join == "graft" and ran:
+            seen = sorted(interval for end in (view, *ran) for interval in end.seen)
+            return _View(tuple(_union(seen)), max(end.position for end in ran))
+        return view
+
+    def span(self, span: Span, view: _View, thread: int) -> _View:
         """Add a span; returns what the next token of its thread sees."""
         if not span.ids:
-            return seen
+            return view
         start, stop = len(self.ids), len(self.ids) + len(span.ids)
-        position = sum(b - a for a, b in seen)
-        before = seen[-1][1] - 1 if seen else -1
+        position = view.position + span.shift
+        before = view.seen[-1][1] - 1 if view.seen else -1
         self.ids += span.ids
         self.positions += range(position, position + len(span.ids))
         self.sampled += [span.origin == "sampled"] * len(span.ids)
         self.logprobs += span.logprobs or [float("nan")] * len(span.ids)
         self.previous += [before, *range(start, stop - 1)]
-        self.segments.append(Segment(start, stop, seen, thread))
-        if seen and seen[-1][1] == start:
-            return (*seen[:-1], (seen[-1][0], stop))
-        return (*seen, (start, stop))
+        self.segments.append(Segment(start, stop, view.seen, thread))
+        if not span.kept:
+            return view
+        return _View(tuple(_union([*view.seen, (start, stop)])), position + len(span.ids))
+
+
+def _union(intervals: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The union of intervals that are sorted by their starts."""
+    first, last = intervals[0]
+    for start, stop in intervals[1:]:
+        if start > last:
+            yield first, last
+            first, last = start, stop
+        last = max(last, stop)
+    yield first, last

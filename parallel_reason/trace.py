@@ -21,7 +21,7 @@ from parallel_reason.noun import Noun
 
 VERSION = 1
 
-Origin = Literal["prompt", "sampled", "injected"]
+Origin = Literal["prompt", "sampled", "injected", "copied"]
 Status = Literal["finished", "length", "cancelled", "failed"]
 JoinRule = Literal["message", "relinearise", "graft"]
 
@@ -31,13 +31,19 @@ class Span(Noun):
 
     Attributes:
         ids: token ids, [tokens].
-        origin: who wrote them: the caller, the model, or the controller.
+        origin: who wrote them: the caller, the model, or the controller; ``copied`` is what a relinearised join lays
+            down once more of the tokens of its children.
         logprobs: natural-log probability of each sampled token under the engine, [tokens], or empty.
+        shift: how far the first token's position lies from the next one in line; most often 0.
+        kept: whether later tokens see it. What a dialect takes back, such as an end of text that a join overrules, was
+            sampled and stays in the trace, and its position is given out again.
     """
 
     ids: list[int]
     origin: Origin
     logprobs: list[float] = Field(default_factory=list)
+    shift: int = 0
+    kept: bool = True
 
     @model_validator(mode="after")
     def _one_logprob_a_sampled_token(self) -> "Span":
@@ -125,6 +131,11 @@ class Thread(Noun):
         for fork in self.forks:
             for child in fork.children:
                 yield from child.walk()
+
+    @property
+    def ran(self) -> bool:
+        """Whether it sampled anything; one that did not left nothing for a join to see."""
+        return any(span.ids for span in self.spans if span.origin == "sampled")
 
     def tokens(self, origin: Origin) -> int:
         """How many of its own tokens came from ``origin``."""

@@ -1,7 +1,7 @@
 """What a child of the embedded model writes: a search that meets in the middle, and a check of what it found.
 
 A child has three numbers ``x y z`` and the target T. For each number c it writes what the other two would have to
-make, ``T c:`` with T+c, |T-c|, T*c, T/c, then what they do make, ``a b:`` with a+b, |a-b|, a*b, a/b, then the value that
+make, ``T c:`` with T+c, |T-c|, T*c, T/c, then what they make, ``a b:`` with a+b, |a-b|, a*b, a/b, then the value that
 stands in both, or ``no``. A value is checked by its two steps, worked out forwards, and given up with ``no`` where they
 do not end at T:
 

@@ -1,7 +1,10 @@
 """What the controller asks of an engine.
 
-An engine decodes one thread from token ids until it writes a stop id, reaches ``max_tokens`` or is aborted. It never
-sees text and never a trace. All requests of all traces run in one continuous batch.
+An engine decodes one thread from token ids until it writes a stop, reaches ``max_tokens`` or is aborted. It never sees
+a trace. All requests of all traces run in one continuous batch.
+
+An engine that can graft hands out the KV of a thread, and takes KV of several threads as the context of the next
+request. One that cannot finds a shared prefix again by its token ids.
 """
 
 from collections.abc import Callable
@@ -21,10 +24,15 @@ class Decode:
     Attributes:
         id: unique while the engine lives; ``abort`` takes it.
         ids: the context, token ids, at least one.
-        max_tokens: at most this many new tokens.
+        max_tokens: at most this many new tokens; 0 computes the KV of the context and samples nothing.
         stop_ids: control tokens that end the request; the token itself is returned.
+        stop_texts: control texts that end it; all tokens up to the one that completes the text are returned.
         seed: of this request alone; None leaves it to the engine.
         live: whether tokens are reported one by one, or only the first and then the rest.
+        positions: of ``ids``; None for 0, 1, 2 and so on. New tokens go on one after the last.
+        held: KV of the first ``sum(map(len, held))`` of ``ids``, in order; only for engines that graft. At least one
+            id must be left, unless ``held`` is all of one earlier request.
+        keep: whether the KV of the context and all new tokens shall be handed out.
     """
 
     id: str
@@ -32,8 +40,28 @@ class Decode:
     max_tokens: int
     stop_ids: frozenset[int]
     sampling: SamplingParams
+    stop_texts: tuple[str, ...] = ()
     seed: int | None = None
     live: bool = False
+    positions: list[int] | None = None
+    held: tuple["KV", ...] = ()
+    keep: bool = False
+
+
+class KV(Protocol):
+    """KV of a run of tokens that an engine keeps until `release`; slots that several share are stored once."""
+
+    def __len__(self) -> int:
+        """How many tokens."""
+        ...
+
+    def __getitem__(self, part: slice) -> "KV":
+        """KV of a part of the tokens, to be released on its own."""
+        ...
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,6 +74,7 @@ class Decoded:
         reason: ``stop`` (a stop id, or the model's own end), ``length`` or ``abort``.
         cached_tokens: context tokens served from the engine's prefix cache.
         first_token_s: seconds from the call to the first new token.
+        kv: KV of the context and all of ``ids``, if the request asked to keep it and the engine can.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -53,6 +82,7 @@ class Decoded:
     reason: StopReason = "abort"
     cached_tokens: int = 0
     first_token_s: float | None = None
+    kv: KV | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +133,10 @@ class Engine(Protocol):
 
     async def abort(self, request_id: str) -> None:
         """End a request now and free its KV; unknown and ended ids are passed over."""
+        ...
+
+    async def kv_is_free(self) -> bool:
+        """Whether no request and no `KV` holds memory any more."""
         ...
 
     async def score(self, ids: list[int]) -> list[float]:
