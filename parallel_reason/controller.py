@@ -10,59 +10,23 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from parallel_reason.budget import Budget
-from parallel_reason.dialects.base import Dialect
+from parallel_reason.dialects.base import Amend, Child, Dialect, End, Glue, Join, Malformed, Split
 from parallel_reason.engines.base import Decode, Decoded, Engine
 from parallel_reason.errors import EngineError
 from parallel_reason.events import Ended, Event, Finished, Joined, Spawned, Tokens
 from parallel_reason.ledger import tally
 from parallel_reason.limits import Limits
+from parallel_reason.line import Line
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
-from parallel_reason.trace import Fork, Malformed, Span, Status, Thread, Trace
+from parallel_reason.trace import Fork, JoinRule, Thread, Trace
+from parallel_reason.trace import Malformed as MalformedFork
 
 Emit = Callable[[Event], None]
 _run_numbers = itertools.count()
-
-
-class Line:
-    """A thread while it runs: its record, and what the next request needs.
-
-    Attributes:
-        context: every token it sees, injected ones included.
-        known: how many leading tokens of ``context`` this trace already has computed.
-        critical_path: sampled tokens on the chain that ends at this thread's newest token.
-        cancelled: why it shall stop, once somebody said so.
-    """
-
-    def __init__(self, thread: Thread, context: list[int], depth: int, known: int, critical_path: int) -> None:
-        """A line that has sampled nothing yet."""
-        self.thread = thread
-        self.context = context
-        self.depth = depth
-        self.known = known
-        self.critical_path = critical_path
-        self.sampled: list[int] = []
-        self.cancelled: str | None = None
-        self.request: str | None = None
-        self.children: list[Line] = []
-
-    def add(self, ids: list[int], logprobs: list[float]) -> None:
-        """Sampled tokens; they lengthen the newest span unless something came in between."""
-        spans, forks = self.thread.spans, self.thread.forks
-        places = [fork.at for fork in forks] + [block.at for block in self.thread.malformed]
-        if not spans or spans[-1].origin != "sampled" or len(spans) in places:
-            spans.append(Span(ids=[], origin="sampled"))
-        spans[-1].ids += ids
-        spans[-1].logprobs += logprobs
-        self.sampled += ids
-        self.context += ids
-        self.critical_path += len(ids)
-
-    def end(self, status: Status, why: str) -> None:
-        """Record how the thread ended."""
-        self.thread.status, self.thread.why = status, why
 
 
 class Run:
@@ -94,7 +58,8 @@ class Run:
     async def trace(self, prompt: str, ids: list[int]) -> Trace:
         """Run to the end; never raises for anything the model or the engine did."""
         started = time.perf_counter()
-        root = Line(Thread(label="0", spans=[Span(ids=list(ids), origin="prompt")]), list(ids), 0, 0, 0)
+        root = Line(Thread(label="0"), depth=0)
+        root.write([Glue(tuple(ids))], "prompt")
         if self.emit:
             self.emit(Spawned("0", None, prompt))
         alarm = None
@@ -106,6 +71,7 @@ class Run:
         finally:
             if alarm:
                 alarm.cancel()
+            root.release()
         done = time.perf_counter()
         first = None if self.first_token is None else self.first_token - started
         trace = Trace(
@@ -123,8 +89,9 @@ class Run:
     async def _decode(self, line: Line) -> None:
         """Decode a thread to its end, forks and joins included."""
         stream = TextStream(self.engine.tokenizer) if self.emit else None
-        while True:
-            tokens, bound = self.budget.grant(len(line.context), len(line.sampled), line.critical_path)
+        running = await self._act(line)
+        while running:
+            tokens, bound = self.budget.grant(len(line.context), line.drawn, line.critical_path)
             if tokens == 0:
                 line.end("length", bound)
                 break
@@ -132,27 +99,45 @@ class Run:
             if decoded is None:
                 break
             self.budget.refund(tokens - len(decoded.ids))
-            if decoded.reason == "length":
-                continue
-            if not self.dialect.forks(decoded.ids):
-                line.end("finished", self.engine.tokenizer.convert_ids_to_tokens(decoded.ids[-1]))
-                break
-            block = self.dialect.read_fork(line.sampled)
-            if block.problem is not None:
-                line.thread.malformed.append(Malformed(at=len(line.thread.spans), reason=block.problem))
-            elif line.depth >= self.limits.depth:
-                line.end("length", self.limits.name("depth"))
-                break
-            elif self.forks_left == 0:
-                line.end("length", self.limits.name("forks"))
-                break
-            else:
-                self.forks_left -= 1
-                await self._fork(line, [list(child.header) for child in block.children])
+            if decoded.reason == "stop":
+                line.ended = self._ended(line)
+                running = await self._act(line)
         self.budget.decoding -= 1
         line.thread.text = decode(self.engine.tokenizer, [i for i in line.sampled if i not in self.engine.eos_ids])
         if self.emit:
             self.emit(Ended(line.thread.label, line.thread.status, line.thread.why))
+
+    def _ended(self, line: Line) -> Literal["stop", "eos"]:
+        """What a request stopped at."""
+        stops, newest = self.dialect.stops(line.depth), line.context[-1]
+        if newest in stops.ids:
+            return "stop"
+        return "eos" if newest in self.engine.eos_ids or not stops.texts else "stop"
+
+    async def _act(self, line: Line) -> bool:
+        """Do what the dialect says of a thread that stopped; whether it samples on."""
+        act = self.dialect.step(line.view)
+        if isinstance(act, Amend):
+            line.amend(act)
+        elif isinstance(act, Malformed):
+            line.thread.malformed.append(MalformedFork(at=len(line.thread.spans), reason=act.reason))
+            if act.ends:
+                line.end("finished", act.reason)
+                return False
+        elif isinstance(act, End):
+            line.end("finished", self.engine.tokenizer.convert_ids_to_tokens(line.context[-1]))
+            return False
+        elif isinstance(act, Split):
+            if line.depth >= self.limits.depth:
+                line.end("length", self.limits.name("depth"))
+                return False
+            if self.forks_left == 0:
+                line.end("length", self.limits.name("forks"))
+                return False
+            self.forks_left -= 1
+            line.amend(Amend(act.take_back, act.glue))
+            return await self._fork(line, act.children)
+        return True
 
     async def _request(self, line: Line, tokens: int, stream: TextStream | None) -> Decoded | None:
         """Decode at most ``tokens`` more; None if the thread was cancelled or failed, which is then recorded."""
@@ -164,15 +149,20 @@ class Run:
                 self.budget.refund(tokens)
                 line.end("cancelled", line.cancelled)
                 return None
+            stops = self.dialect.stops(line.depth)
             line.request = f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}"
             request = Decode(
                 id=line.request,
                 ids=line.context,
                 max_tokens=tokens,
-                stop_ids=self.dialect.stop_ids(line.depth),
+                stop_ids=stops.ids,
+                stop_texts=stops.texts,
                 sampling=self.sampling,
                 seed=self._seed(line),
                 live=self.emit is not None,
+                positions=line.positions,
+                held=line.held,
+                keep=self.engine.capabilities.graft,
             )
             try:
                 decoded = await self.engine.generate(request, lambda ids: self._saw(line, ids, stream))
@@ -186,8 +176,10 @@ class Run:
         line.thread.prefilled_tokens += len(line.context)
         line.thread.cached_tokens += decoded.cached_tokens
         line.thread.recomputed_tokens += max(0, line.known - decoded.cached_tokens)
-        line.known = len(line.context) + max(0, len(decoded.ids) - 1)  # the newest token has no KV yet
+        line.known = len(line.context) + max(0, len(decoded.ids) - 1)  # the newest token may have no KV yet
         line.add(decoded.ids, decoded.logprobs)
+        if decoded.kv is not None:
+            line.hold(decoded.kv)
         if decoded.reason == "abort":
             self.budget.refund(tokens - len(decoded.ids))
             line.end("cancelled", line.cancelled or "aborted by the engine")
@@ -201,36 +193,85 @@ class Run:
         if self.emit and stream:
             self.emit(Tokens(line.thread.label, tuple(ids), stream.add(ids)))
 
-    async def _fork(self, line: Line, headers: list[list[int]]) -> None:
-        """Run the children to their ends, and write their results into the parent."""
-        thread = line.thread
+    async def _fork(self, line: Line, asked: tuple[Child, ...]) -> bool:
+        """Run the children to their ends, and join; whether the parent samples on."""
+        thread, rule = line.thread, self.dialect.join_rule
         born = sum(len(fork.children) for fork in thread.forks)
         fork = Fork(
             at=len(thread.spans),
-            join=self.dialect.join_rule,
+            join=rule,
             shares_prefix=self.dialect.shares_prefix,
-            children=[Thread(label=f"{thread.label}.{born + k}", parent=thread.label) for k in range(len(headers))],
+            children=[Thread(label=f"{thread.label}.{born + k}", parent=thread.label) for k in range(len(asked))],
         )
         thread.forks.append(fork)
-        line.children = []
-        for child, header in zip(fork.children, headers, strict=True):
-            child.spans.append(Span(ids=header, origin="injected"))
-            seen = line.context if fork.shares_prefix else []
-            known = line.known if fork.shares_prefix else 0
-            line.children.append(Line(child, seen + header, line.depth + 1, known, line.critical_path))
-            if self.emit:
-                self.emit(Spawned(child.label, thread.label, decode(self.engine.tokenizer, header)))
         started = time.perf_counter()
-        await self._run_children(line)
-        thread.waiting_s += time.perf_counter() - started
-        line.critical_path = max([line.critical_path, *(child.critical_path for child in line.children)])
-        join = self.dialect.write_join([self._result(child) for child in line.children])
-        thread.spans.append(Span(ids=join, origin="injected"))
-        line.context += join
-        if self.emit:
+        try:
+            if not await self._cover(line):
+                return False
+            for child, ask in zip(fork.children, asked, strict=True):
+                line.children.append(Line(child, line.depth + 1, line if fork.shares_prefix else None))
+                line.children[-1].open(ask.header, line.critical_path)
+                if self.emit:
+                    self.emit(Spawned(child.label, thread.label, self._text(ask.header)))
+            await self._run_children(line)
+            join = self.dialect.join(line.view, [child.returned for child in line.children])
+            if not await self._close(line, join, rule):
+                return False
+        finally:
+            thread.waiting_s += time.perf_counter() - started
             labels = tuple(child.thread.label for child in line.children)
-            self.emit(Joined(thread.label, labels, decode(self.engine.tokenizer, join)))
-        line.children = []
+            line.joined(rule)
+        line.write(join.glue)
+        if self.emit:
+            self.emit(Joined(thread.label, labels, self._text(join.glue)))
+        if join.ends is not None:
+            line.end("finished", join.ends)
+        return join.ends is None
+
+    async def _close(self, line: Line, join: Join, rule: JoinRule) -> bool:
+        """Amend the children as a join asks, and have the KV of all that a graft will see; whether that went well."""
+        for child, close in zip(line.children, join.closes, strict=False):
+            child.amend(close)
+        if rule != "graft":
+            return True
+        covered = await asyncio.gather(*(self._cover(child) for child in line.children if child.thread.ran))
+        failed = next((child.thread.why for child in line.children if child.thread.status == "failed"), "")
+        if not all(covered):
+            line.end("failed", failed)
+        return all(covered)
+
+    async def _cover(self, line: Line) -> bool:
+        """Compute the KV of all that a line sees, on an engine that hands it out: other lines begin with it.
+
+        Returns:
+            Whether it is there; if not, the line is recorded as failed.
+        """
+        if not self.engine.capabilities.graft or line.covered == len(line.context):
+            return True
+        request = Decode(
+            id=f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}",
+            ids=line.context,
+            max_tokens=0,
+            stop_ids=frozenset(),
+            sampling=self.sampling,
+            positions=line.positions,
+            held=line.held,
+            keep=True,
+        )
+        try:
+            decoded = await self.engine.generate(request)
+        except EngineError as error:
+            line.end("failed", str(error))
+            return False
+        line.thread.prefilled_tokens += len(line.context)
+        line.thread.cached_tokens += decoded.cached_tokens
+        line.known = len(line.context)
+        if decoded.kv is not None:
+            line.hold(decoded.kv)
+        return True
+
+    def _text(self, glue: tuple[Glue, ...]) -> str:
+        return decode(self.engine.tokenizer, [token for piece in glue for token in piece.ids])
 
     async def _run_children(self, line: Line) -> None:
         """All children that the limits allow, at once; the rest come back cancelled."""
@@ -249,14 +290,10 @@ class Run:
         if parent.cancelled is not None:
             child.cancelled = parent.cancelled
         await self._decode(child)
-        if self.dialect.joins_on_first and parent.cancelled is None and self._result(child) is not None:
+        if self.dialect.joins_on_first and parent.cancelled is None and self.dialect.returns(child.returned):
             for sibling in parent.children:
                 if sibling is not child and sibling.cancelled is None:
                     await self._cancel(sibling, f"joined on {child.thread.label}")
-
-    def _result(self, child: Line) -> list[int] | None:
-        """What a child returns; only one that finished returns anything."""
-        return self.dialect.read_result(child.sampled) if child.thread.status == "finished" else None
 
     async def _cancel(self, line: Line, why: str) -> None:
         """Stop a thread and all below it; what they wrote is kept."""
@@ -274,7 +311,7 @@ class Run:
         """A seed of its own for every request, the same whenever the same prompt, seed and sample run again."""
         if self.sampling.seed is None:
             return None
-        place = f"{self.sampling.seed}/{self.sample}/{line.thread.label}/{len(line.sampled)}"
+        place = f"{self.sampling.seed}/{self.sample}/{line.thread.label}/{line.drawn}"
         return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=6).digest())
 
     def _answer(self, root: Thread) -> str | None:

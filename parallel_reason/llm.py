@@ -56,7 +56,7 @@ class ParallelLLM:
         Raises:
             ModelError, InputError, EngineError: naming what is wrong and the fix.
         """
-        dialects.check(dialect)
+        dialects.find(dialect)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
         self._thread.start()
@@ -65,6 +65,10 @@ class ParallelLLM:
         try:
             self.engine = self._submit(start(engine, model, **engine_options)).result()
             self.dialect = dialects.bind(dialect, self.engine.tokenizer, **(dialect_options or {}))
+            if self.dialect.join_rule == "graft" and not self.engine.capabilities.graft:
+                raise InputError(
+                    f"dialect {dialect!r} joins by graft, which engine {engine!r} cannot do; use engine='torch'"
+                )
         except BaseException:
             self.close()
             raise

@@ -2,8 +2,8 @@
 
 A child has three numbers ``x y z`` and the target T. For each number c it writes what the other two would have to
 make, ``T c:`` with T+c, |T-c|, T*c, T/c, then what they make, ``a b:`` with a+b, |a-b|, a*b, a/b, then the value that
-stands in both, or ``no``. A value is checked by its two steps, worked out forwards, and given up with ``no`` where they
-do not end at T:
+stands in both, or ``no``. A value is checked by its two steps, worked out forwards, and given up with ``no`` where
+they do not end at T:
 
     27 48:75 21 _ _|53 31:84 22 _ _ no ... 27 26:53 1 _ _|31 31:62 0 _ 1 1 31/31=1,1+26=27
 

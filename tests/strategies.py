@@ -11,7 +11,7 @@ from parallel_reason.trace import Fork, Malformed, Span, Thread, Trace
 settings.register_profile("steady", deadline=None, max_examples=40)  # no clock: the machine may be busy
 settings.load_profile("steady")
 
-WORDS = 1023  # in the Countdown vocabulary
+WORDS = 323  # in the Countdown vocabulary
 COUNTS = st.integers(0, 500)
 SECONDS = st.floats(0, 1e4)
 LINES = st.text(max_size=8)

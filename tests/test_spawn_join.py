@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from parallel_reason import SpawnJoin
 from parallel_reason.countdown.vocabulary import tokenizer
 from parallel_reason.dialects import bind
+from parallel_reason.dialects.base import End, Malformed, Split, View
 from parallel_reason.errors import InputError, ModelError
 from tests.strategies import WORDS
 
@@ -37,13 +38,22 @@ def messages_in(sequence):
     return [list(map(ord, message)) for message in messages] if all(messages) else None
 
 
+def stopped(sequence):
+    return View(depth=0, ids=sequence, sampled=sequence, since=0, joins=0, ended="stop" if sequence else "eos")
+
+
+def headers(split):
+    return [token.ids for child in split.children for token in child.header]
+
+
 def check(sequence):
     """Whether the sequence ended in a fork, having checked that all that can be read of it is well-formed."""
     wanted = messages_in(sequence)
-    block = DIALECT.read_fork(sequence)
-    assert bool(block.children) == (block.problem is None)
+    act = DIALECT.step(stopped(sequence))
+    forked = bool(sequence) and sequence[-1] == DIALECT.spawn_end
+    assert isinstance(act, Split if wanted else Malformed if forked else End)
     if wanted is not None:
-        assert [list(child.header) for child in block.children] == [[DIALECT.thread, *m] for m in wanted]
+        assert [list(header) for header in headers(act)] == [[DIALECT.thread, *m] for m in wanted]
     result = DIALECT.read_result(sequence)
     after = "".join(map(chr, sequence)).rpartition(chr(DIALECT.result))
     assert (result is None) == (not after[1])
@@ -51,7 +61,7 @@ def check(sequence):
         assert "".join(map(chr, result)) == after[2].removesuffix(chr(DIALECT.thread_end))
     join = DIALECT.write_join([result, None, sequence])
     none = [DIALECT.none]
-    assert join == [DIALECT.join, *(none if result is None else result), DIALECT.sep, *none, DIALECT.sep, *sequence,
+    assert join == [DIALECT.join_start, *(none if result is None else result), DIALECT.sep, *none, DIALECT.sep, *sequence,
                     DIALECT.join_end]  # fmt: skip
     return wanted is not None
 
@@ -74,9 +84,8 @@ def test_no_sequence_of_the_whole_vocabulary_raises_or_is_misread(sequence):
 @given(SOUP.filter(lambda soup: not {DIALECT.spawn} & set(soup)), st.lists(TEXTS, min_size=1, max_size=6))
 def test_messages_written_into_a_block_are_the_childrens_headers(before, messages):
     block = [token for message in messages for token in (DIALECT.sep, *message)]
-    fork = DIALECT.read_fork([*before, DIALECT.spawn, *block[1:], DIALECT.spawn_end])
-    assert fork.problem is None
-    assert [child.header for child in fork.children] == [(DIALECT.thread, *message) for message in messages]
+    fork = DIALECT.step(stopped([*before, DIALECT.spawn, *block[1:], DIALECT.spawn_end]))
+    assert headers(fork) == [(DIALECT.thread, *message) for message in messages]
 
 
 @given(SOUP, st.lists(st.sampled_from(PLAIN)), st.booleans())
@@ -88,7 +97,7 @@ def test_a_child_returns_what_follows_its_last_return(before, result, closed):
 @given(st.lists(st.none() | TEXTS, min_size=1, max_size=6))
 def test_results_written_into_a_join_can_be_told_apart_again(results):
     first, *inside, last = DIALECT.write_join(results)
-    assert (first, last) == (DIALECT.join, DIALECT.join_end)
+    assert (first, last) == (DIALECT.join_start, DIALECT.join_end)
     parts = [[]]
     for token in inside:
         if token == DIALECT.sep:
@@ -114,20 +123,22 @@ def test_results_written_into_a_join_can_be_told_apart_again(results):
     ],
 )
 def test_a_malformed_block_has_a_problem_and_no_children(text):
-    block = DIALECT.read_fork(ids(text))
-    assert block.problem
-    assert block.children == ()
+    act = DIALECT.step(stopped(ids(text)))
+    assert isinstance(act, Malformed)
+    assert act.reason
 
 
 def test_a_second_fork_and_one_after_a_malformed_block_are_read():
     for text in ("<spawn> 1 <sep> 2 </spawn> 3 <spawn> 4 </spawn>", "<spawn> </spawn> 3 <spawn> 4 </spawn>"):
-        assert [child.header for child in DIALECT.read_fork(ids(text)).children] == [tuple(ids("<thread> 4"))]
+        assert headers(DIALECT.step(stopped(ids(text)))) == [tuple(ids("<thread> 4"))]
 
 
 def test_only_a_child_stops_at_the_end_of_a_thread():
-    assert DIALECT.stop_ids(0) == {DIALECT.spawn_end}
-    assert DIALECT.stop_ids(1) == DIALECT.stop_ids(7) == {DIALECT.spawn_end, DIALECT.thread_end}
-    assert [DIALECT.forks(ids(text)) for text in ("1 </spawn>", "</spawn> 1", "</thread>")] == [True, False, False]
+    assert DIALECT.stops(0).ids == {DIALECT.spawn_end}
+    assert DIALECT.stops(1) == DIALECT.stops(7)
+    assert DIALECT.stops(1).ids == {DIALECT.spawn_end, DIALECT.thread_end}
+    acts = [DIALECT.step(stopped(ids(text))) for text in ("<spawn> 1 </spawn>", "</spawn> 1", "</thread>")]
+    assert [isinstance(act, Split) for act in acts] == [True, False, False]
 
 
 @pytest.mark.parametrize("present", [[], ["<spawn>", "<sep>"], [*SpawnJoin.tags.values()][1:]])

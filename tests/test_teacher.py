@@ -111,13 +111,13 @@ def test_every_first_step_has_a_child():
 
 def test_the_children_are_those_that_the_parent_spawned():
     for problem, trace in lessons():
-        block = DIALECT.read_fork(trace.root.spans[1].ids)
+        messages = DIALECT.read_messages(trace.root.spans[1].ids)
+        headers = [[DIALECT.thread, *message] for message in messages]
         children = trace.root.forks[0].children
-        assert [child.header for child in block.children] == [tuple(child.spans[0].ids) for child in children]
+        assert headers == [child.spans[0].ids for child in children]
         few = teach(problem, children=3).root.forks[0].children
         assert len(few) == 3
-        headers = [child.header for child in block.children]
-        places = [headers.index(tuple(child.spans[0].ids)) for child in few]
+        places = [headers.index(child.spans[0].ids) for child in few]
         assert places == sorted(set(places))
 
 

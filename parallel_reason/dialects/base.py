@@ -115,6 +115,7 @@ class Returned:
         ids: all its own tokens after the header that it did not take back: sampled, injected and copied, in order; for
             a graft in it, those of its own children too.
         sampled: of these, what it sampled itself.
+        ran: whether it sampled anything at all; a join sees nothing of one that did not.
         ended: ``stop`` or ``eos`` if it came to its own end; ``limit`` if a bound stopped it; ``lost`` if it was
             cancelled or failed.
     """
@@ -122,6 +123,7 @@ class Returned:
     header: tuple[Glue, ...]
     ids: list[int]
     sampled: list[int]
+    ran: bool
     ended: Literal["stop", "eos", "limit", "lost"]
 
 

@@ -4,8 +4,8 @@
     child:   [parent's tokens] <thread>message ... <return>result</thread>
     parent:  ... </spawn><join>result<sep><none></join> ...
 
-The controller writes ``<thread>message`` and ``<join>...</join>``; the model writes the rest. A child that ends without
-``<return>`` has no result and comes back as ``<none>``. The parent may fork again and so may a child.
+The controller writes ``<thread>message`` and ``<join>...</join>``; the model writes the rest. A child that ends
+without ``<return>`` has no result and comes back as ``<none>``. The parent may fork again and so may a child.
 
 Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (APR), section 3. The released APR
 checkpoints use plain text instead; that grammar is a dialect of its own.
@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Block, Child, control_ids
+from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
+from parallel_reason.dialects.tags import control_ids
 from parallel_reason.trace import JoinRule
 
 
@@ -30,11 +31,10 @@ class SpawnJoin:
     """
 
     name: ClassVar[str] = "spawn_join"
-    join_rule: ClassVar[JoinRule] = "message"
     tags: ClassVar[dict[str, str]] = {
         "spawn": "<spawn>", "sep": "<sep>", "spawn_end": "</spawn>",
         "thread": "<thread>", "result": "<return>", "thread_end": "</thread>",
-        "join": "<join>", "none": "<none>", "join_end": "</join>",
+        "join_start": "<join>", "none": "<none>", "join_end": "</join>",
     }  # fmt: skip
 
     spawn: int
@@ -43,7 +43,7 @@ class SpawnJoin:
     thread: int
     result: int
     thread_end: int
-    join: int
+    join_start: int
     none: int
     join_end: int
     prefix: Literal["shared", "message"] = "shared"
@@ -59,6 +59,11 @@ class SpawnJoin:
         return cls(**settings, **control_ids(cls.name, cls.tags, tokenizer))
 
     @property
+    def join_rule(self) -> JoinRule:
+        """Results are written into the parent."""
+        return "message"
+
+    @property
     def shares_prefix(self) -> bool:
         """Whether children see their parent's tokens."""
         return self.prefix == "shared"
@@ -68,23 +73,30 @@ class SpawnJoin:
         """Whether the first child with a result cancels the others."""
         return self.join_on == "first"
 
-    def stop_ids(self, depth: int) -> frozenset[int]:
-        """Tokens at which a thread pauses or ends; only a child, at depth 1 and below, ends on ``</thread>``."""
-        return frozenset({self.spawn_end, self.thread_end} if depth else {self.spawn_end})
+    def stops(self, depth: int) -> Stops:
+        """``</spawn>``; and for a child ``</thread>``."""
+        return Stops(ids=frozenset({self.spawn_end, self.thread_end} if depth else {self.spawn_end}))
 
-    def forks(self, ids: list[int]) -> bool:
-        """Whether a thread's newest tokens ask for a fork."""
-        return ids[-1] == self.spawn_end
+    def step(self, view: View) -> Act:
+        """Fork at ``</spawn>``."""
+        if view.ended == "start":
+            return GoOn()
+        if view.ended == "eos" or view.sampled[-1] != self.spawn_end:
+            return End()
+        messages = self.read_messages(view.sampled)
+        if isinstance(messages, Malformed):
+            return messages
+        return Split(tuple(Child((Glue((self.thread, *message)),)) for message in messages))
 
-    def read_fork(self, ids: list[int]) -> Block:
+    def read_messages(self, ids: list[int]) -> list[list[int]] | Malformed:
         """The messages of the block that ``ids`` ends with; a block has one ``<spawn>``, and no message is empty."""
         body = ids[:-1]
         if self.spawn_end in body:
             body = body[len(body) - body[::-1].index(self.spawn_end) :]
         if self.spawn not in body:
-            return Block.broken("</spawn> without <spawn>")
+            return Malformed("</spawn> without <spawn>")
         if body.count(self.spawn) > 1:
-            return Block.broken("<spawn> within a <spawn> block")
+            return Malformed("<spawn> within a <spawn> block")
         messages: list[list[int]] = [[]]
         for token in body[body.index(self.spawn) + 1 :]:
             if token == self.sep:
@@ -92,8 +104,8 @@ class SpawnJoin:
             else:
                 messages[-1].append(token)
         if not all(messages):
-            return Block.broken(f"message {messages.index([])} of the <spawn> block is empty")
-        return Block(children=tuple(Child(header=(self.thread, *message)) for message in messages))
+            return Malformed(f"message {messages.index([])} of the <spawn> block is empty")
+        return messages
 
     def read_result(self, ids: list[int]) -> list[int] | None:
         """What a child returns: its tokens after the last ``<return>``, or None; the closing tag is left out."""
@@ -102,9 +114,18 @@ class SpawnJoin:
         start = len(ids) - ids[::-1].index(self.result)
         return ids[start:-1] if ids[-1] == self.thread_end else ids[start:]
 
+    def returns(self, child: Returned) -> bool:
+        """Whether a child wrote ``<return>`` and came to its own end."""
+        return child.ended in ("stop", "eos") and self.result in child.sampled
+
+    def join(self, view: View, children: list[Returned]) -> Join:
+        """``<join>`` with every child's result."""
+        results = [self.read_result(child.sampled) if self.returns(child) else None for child in children]
+        return Join((Glue(tuple(self.write_join(results))),))
+
     def write_join(self, results: list[list[int] | None]) -> list[int]:
         """The tokens with which the parent goes on, one result a child, in order."""
-        out = [self.join]
+        out = [self.join_start]
         for number, result in enumerate(results):
             out += ([self.sep] if number else []) + ([self.none] if result is None else result)
         return [*out, self.join_end]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
+from parallel_reason.errors import ModelError
 from parallel_reason.text import TextStream, decode
 
 
@@ -103,3 +104,19 @@ class Tags:
         marks = self.marks(ids[-4 * longest :])
         tail = min(len(ids), 4 * longest)
         return next((mark.name for mark in reversed(marks) if mark.stop == tail and mark.name in wanted), None)
+
+
+def control_ids(dialect: str, tags: dict[str, str], tokenizer: Any) -> dict[str, Any]:
+    """The id of each tag, under the tag's name, for a dialect that has no text form.
+
+    Raises:
+        ModelError: naming the tags that are not one token of this vocabulary.
+    """
+    vocabulary = tokenizer.get_vocab()
+    missing = [tag for tag in tags.values() if tag not in vocabulary]
+    if missing:
+        raise ModelError(
+            f"the tokenizer has no token for {', '.join(missing)}: dialect {dialect!r} needs them; "
+            "use a model trained for it, or choose another dialect"
+        )
+    return {name: vocabulary[tag] for name, tag in tags.items()}

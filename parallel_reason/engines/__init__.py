@@ -7,7 +7,7 @@ from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
 
 EMBEDDED = Path(__file__).parents[1] / "models" / "countdown"
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "torch")
 
 
 async def start(name: str, model: str | None, **options: Any) -> Engine:
@@ -19,6 +19,10 @@ async def start(name: str, model: str | None, **options: Any) -> Engine:
     """
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}; there is {', '.join(ENGINES)}")
+    if name == "torch":
+        from parallel_reason.engines.torch import TorchEngine
+
+        return await TorchEngine.start(model or str(EMBEDDED), **options)
     from parallel_reason.engines.vllm import VllmEngine
 
     return await VllmEngine.start(model or str(EMBEDDED), **options)

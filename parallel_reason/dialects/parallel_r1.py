@@ -1,0 +1,81 @@
+r"""The grammar of Parallel-R1.
+
+    ... <Parallel>                                   the parent pauses
+    each child:  <Path>  ...  </Path>                the same prompt, another seed
+    parent:      </Parallel>\n<Summary> ... </Summary> ...
+
+``unseen`` (the released models' name for it): paths do not see one another, begin one after ``<Parallel>``, and
+``</Parallel>`` stands one after the last token of the longest: a graft. ``seen``: plain causal text, in which a path
+sees the ones before it: laid end to end, with the children sampled apart. Their rollouts decode the summary under
+plain causal attention in both; here it is decoded as it is trained.
+
+A path that ends on the end of text, which is taken back, or at a limit, is closed with ``</Path>``; a summary that
+ends on the end of text is closed with ``</Summary>`` and the parent goes on. Paths do not fork, nor does an open
+summary.
+
+Source: Parallel-R1 (2025), parallel_thinking_loop_v3.py and the trainer of its released code.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from parallel_reason.dialects.base import Act, Amend, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View
+from parallel_reason.dialects.tagged import Tagged
+from parallel_reason.trace import JoinRule
+
+
+@dataclass(frozen=True, config={"extra": "forbid", "arbitrary_types_allowed": True}, kw_only=True)
+class ParallelR1(Tagged):
+    """The grammar over token ids.
+
+    Attributes:
+        paths: children of every fork.
+        view: whether paths are trained to see the ones before them.
+    """
+
+    name: ClassVar[str] = "parallel_r1"
+    tags: ClassVar[dict[str, str]] = {
+        "parallel": "<Parallel>", "parallel_end": "</Parallel>",
+        "path": "<Path>", "path_end": "</Path>",
+        "summary": "<Summary>", "summary_end": "</Summary>",
+    }  # fmt: skip
+    paths: int = Field(2, ge=1, le=64)
+    view: Literal["seen", "unseen"] = "unseen"
+
+    @property
+    def join_rule(self) -> JoinRule:
+        """By the view that the model was trained with."""
+        return "graft" if self.view == "unseen" else "relinearise"
+
+    def stops(self, depth: int) -> Stops:
+        """``<Parallel>`` in the root, ``</Path>`` in a child."""
+        return self._stops("path_end" if depth else "parallel")
+
+    def step(self, view: View) -> Act:
+        """Fork at ``<Parallel>``."""
+        if view.ended == "start":
+            return GoOn()
+        summarising = view.joins > 0 and not any(mark.name == "summary_end" for mark in self.words.marks(view.newest))
+        if view.depth == 0 and summarising:
+            return Amend(1, (Glue(self.words.encode("</Summary>")),)) if view.ended == "eos" else GoOn()
+        if view.ended == "eos" or view.depth:
+            return End()
+        return Split((Child((Glue(self.words.encode("<Path>")),)),) * self.paths)
+
+    def join(self, view: View, children: list[Returned]) -> Join:
+        """``</Parallel>`` and an open ``<Summary>``; after the copies of all but the first path, if they are seen."""
+        encode = self.words.encode
+        closes, copies = [], []
+        for number, child in enumerate(children):
+            close = Amend(int(child.ended == "eos"), () if child.ended == "stop" else (Glue(encode("</Path>")),))
+            if child.ran and (number == 0 or self.view == "unseen"):
+                closes.append(close)
+                continue
+            closes.append(Amend())
+            ids = child.ids[: len(child.ids) - close.take_back]
+            if self.view == "seen":
+                parts = [piece.ids for piece in (*child.header, Glue(tuple(ids)), *close.glue)]
+                copies.append(Glue(tuple(token for part in parts for token in part), copied=True))
+        return Join((*copies, Glue(encode("</Parallel>\n<Summary>"))), tuple(closes))

@@ -1,0 +1,176 @@
+"""A thread while it runs: its record, and what the next request needs."""
+
+from collections.abc import Iterable
+
+from parallel_reason.dialects.base import Amend, Ended, Glue, Returned, View
+from parallel_reason.engines.base import KV
+from parallel_reason.trace import JoinRule, Origin, Span, Status, Thread
+
+
+class Line:
+    """Grows with every request, join and amendment.
+
+    Attributes:
+        context: every token it sees, in order; ``positions`` of each, and ``position`` of the next one.
+        held: KV of the first ``covered`` tokens of the context, on an engine that hands it out; ``owned`` are those
+            that this line must release.
+        known: how many leading tokens of ``context`` this trace already has computed.
+        critical_path: sampled tokens on the chain that ends at this thread's newest token.
+        sampled: what it sampled and did not take back; ``since`` of these came before its newest join. ``drawn`` counts
+            all that it sampled.
+        cancelled: why it shall stop, once somebody said so.
+        request: the id of the request that runs.
+    """
+
+    def __init__(self, thread: Thread, depth: int, parent: "Line | None" = None) -> None:
+        """A line that has written nothing yet; it begins with what ``parent`` sees, if there is one."""
+        self.thread = thread
+        self.depth = depth
+        self.context: list[int] = list(parent.context) if parent else []
+        self.positions: list[int] = list(parent.positions) if parent else []
+        self.position: int = parent.position if parent else 0
+        self.held: tuple[KV, ...] = parent.held if parent else ()
+        self.owned: list[KV] = []
+        self.known: int = parent.known if parent else 0
+        self.critical_path = 0
+        self.own = len(self.context)  # where its own tokens begin, the header left out
+        self.header: tuple[Glue, ...] = ()
+        self.sampled: list[int] = []
+        self.since = 0
+        self.drawn = 0
+        self.joins = 0
+        self.ended: Ended = "start"
+        self.cancelled: str | None = None
+        self.request: str | None = None
+        self.children: list[Line] = []
+
+    @property
+    def covered(self) -> int:
+        """How many tokens of the context have held KV."""
+        return sum(map(len, self.held))
+
+    @property
+    def view(self) -> View:
+        """What the dialect is shown."""
+        return View(self.depth, self.context, self.sampled, self.since, self.joins, self.ended)
+
+    @property
+    def returned(self) -> Returned:
+        """What the dialect is shown of a child that has ended."""
+        status = self.thread.status
+        ended = self.ended if status == "finished" and self.ended != "start" else None
+        lost = status in ("cancelled", "failed")
+        own, ran = self.context[self.own :], self.thread.ran
+        return Returned(self.header, own, self.sampled, ran, ended or ("lost" if lost else "limit"))
+
+    def open(self, header: tuple[Glue, ...], critical_path: int) -> None:
+        """Write what stands before its first sampled token; the chain before it is that long."""
+        self.header, self.critical_path = header, critical_path
+        self.write(header)
+        self.own = len(self.context)
+
+    def write(self, glue: Iterable[Glue], origin: Origin = "injected") -> None:
+        """Tokens of the controller, or the prompt."""
+        for piece in glue:
+            if piece.ids:
+                ids = list(piece.ids)
+                self.thread.spans.append(Span(ids=ids, origin="copied" if piece.copied else origin, shift=piece.shift))
+                self.position += piece.shift
+                self._extend(ids)
+                self.thread.recomputed_tokens += len(ids) if piece.copied else 0
+
+    def add(self, ids: list[int], logprobs: list[float]) -> None:
+        """Sampled tokens; they lengthen the newest span unless something came in between."""
+        spans, forks = self.thread.spans, self.thread.forks
+        places = [fork.at for fork in forks] + [block.at for block in self.thread.malformed]
+        if not spans or spans[-1].origin != "sampled" or not spans[-1].kept or len(spans) in places:
+            spans.append(Span(ids=[], origin="sampled"))
+        spans[-1].ids += ids
+        spans[-1].logprobs += logprobs
+        self.sampled += ids
+        self.drawn += len(ids)
+        self.critical_path += len(ids)
+        self._extend(ids)
+
+    def _extend(self, ids: list[int]) -> None:
+        self.context += ids
+        self.positions += range(self.position, self.position + len(ids))
+        self.position += len(ids)
+
+    def amend(self, amend: Amend) -> None:
+        """Take back what was sampled last, and write glue in its place."""
+        self._take_back(amend.take_back)
+        self.write(amend.glue)
+
+    def _take_back(self, count: int) -> None:
+        """Take back at most ``count`` of the newest tokens, none of them older than its newest fork."""
+        spans = self.thread.spans
+        oldest = max((fork.at for fork in self.thread.forks), default=0)
+        place = len(spans)
+        while count and place > oldest and spans[place - 1].origin != "prompt":
+            place -= 1
+            span = spans[place]
+            if not span.kept:
+                continue
+            here = min(count, len(span.ids))
+            stay = len(span.ids) - here
+            gone = Span(**{**dict(span), "ids": span.ids[stay:], "logprobs": span.logprobs[stay:], "kept": False})
+            if stay:
+                span.ids, span.logprobs, gone.shift = span.ids[:stay], span.logprobs[:stay], 0
+            spans[place : place + 1] = [span, gone] if stay else [gone]
+            self.position = self.positions[-here]
+            for grown in (self.context, self.positions, *([self.sampled] if span.origin == "sampled" else [])):
+                del grown[len(grown) - here :]
+            count -= here
+        self.held = tuple(self._parts(0, len(self.context)))
+        self.known = min(self.known, len(self.context))
+
+    def _parts(self, start: int, stop: int) -> list[KV]:
+        """Held KV of a range of the context."""
+        parts, place = [], 0
+        for kv in self.held:
+            first, last = max(0, start - place), min(len(kv), stop - place)
+            if last - first == len(kv):
+                parts.append(kv)
+            elif first < last:
+                parts.append(kv[first:last])
+                self.owned.append(parts[-1])
+            place += len(kv)
+        return parts
+
+    def hold(self, kv: KV) -> None:
+        """Hold KV of the whole context anew, in one piece."""
+        self.release()
+        self.held, self.owned = (kv,), [kv]
+
+    def release(self) -> None:
+        """Give back all that it owns."""
+        for kv in self.owned:
+            kv.release()
+        self.owned = []
+
+    def joined(self, rule: JoinRule) -> None:
+        """See what the join rule lets it see of its children, and own the KV of that."""
+        ran = [child for child in self.children if child.thread.ran]
+        if rule == "relinearise" and ran and ran[0] is self.children[0]:
+            first = ran[0]
+            self.context, self.positions, self.position = list(first.context), list(first.positions), first.position
+            self.held, self.known = first.held, first.known
+        if rule == "graft" and ran:
+            born = len(self.context)
+            self.held += tuple(kv for child in ran for kv in child._parts(born, len(child.context)))
+            for child in ran:
+                self.context += child.context[born:]
+                self.positions += child.positions[born:]
+            self.position = max(child.position for child in ran)
+            self.known = len(self.context)
+        for child in self.children:
+            if rule == "message":
+                child.release()
+            self.owned += child.owned
+            self.critical_path = max(self.critical_path, child.critical_path)
+        self.since, self.joins, self.children = len(self.sampled), self.joins + 1, []
+
+    def end(self, status: Status, why: str) -> None:
+        """Record how the thread ended."""
+        self.thread.status, self.thread.why = status, why
