@@ -10,8 +10,8 @@ fork, if the fork shares its prefix, and its own. Whoever goes on after a fork s
 - ``graft`` (Multiverse, NPR, Parallel-R1 unseen, ParaThinker): its own tokens and those of every child, which did not
   see one another. All children began at one position; the next position is one past the last of the longest child.
 
-A child that sampled nothing left nothing to see. A span that was not kept is seen by itself alone. A position is one
-more than the last of the thread, plus the span's ``shift``.
+A child that sampled nothing left nothing to see. A span that ``drops`` tokens begins as if the thread had not written
+them. A position is one more than the last that the thread sees, plus the span's ``shift``.
 """
 
 from collections.abc import Iterator
@@ -150,6 +150,7 @@ class _Walk:
 
     def span(self, span: Span, view: _View, thread: int) -> _View:
         """Add a span; returns what the next token of its thread sees."""
+        view = self.drop(view, span.drops)
         if not span.ids:
             return view
         start, stop = len(self.ids), len(self.ids) + len(span.ids)
@@ -161,9 +162,20 @@ class _Walk:
         self.logprobs += span.logprobs or [float("nan")] * len(span.ids)
         self.previous += [before, *range(start, stop - 1)]
         self.segments.append(Segment(start, stop, view.seen, thread))
-        if not span.kept:
-            return view
         return _View(tuple(_union([*view.seen, (start, stop)])), position + len(span.ids))
+
+
+    def drop(self, view: _View, count: int) -> _View:
+        """A view without its newest tokens."""
+        seen, position = list(view.seen), view.position
+        while count and seen:
+            start, stop = seen.pop()
+            here = min(count, stop - start)
+            position = self.positions[stop - here]
+            count -= here
+            if stop - here > start:
+                seen.append((start, stop - here))
+        return _View(tuple(seen), position)
 
 
 def _union(intervals: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

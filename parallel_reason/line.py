@@ -11,7 +11,8 @@ class Line:
     """Grows with every request, join and amendment.
 
     Attributes:
-        context: every token it sees, in order; ``positions`` of each, and ``position`` of the next one.
+        context: every token it sees, in order; ``positions`` of each, ``position`` of the next one, and ``mine``:
+            whether it sampled it itself. What it saw at birth or at its newest join, the first ``floor``, stays.
         held: KV of the first ``covered`` tokens of the context, on an engine that hands it out; ``owned`` are those
             that this line must release.
         known: how many leading tokens of ``context`` this trace already has computed.
@@ -28,6 +29,8 @@ class Line:
         self.depth = depth
         self.context: list[int] = list(parent.context) if parent else []
         self.positions: list[int] = list(parent.positions) if parent else []
+        self.mine: list[bool] = [False] * len(self.context)
+        self.floor = len(self.context)
         self.position: int = parent.position if parent else 0
         self.held: tuple[KV, ...] = parent.held if parent else ()
         self.owned: list[KV] = []
@@ -67,7 +70,7 @@ class Line:
         """Write what stands before its first sampled token; the chain before it is that long."""
         self.header, self.critical_path = header, critical_path
         self.write(header)
-        self.own = len(self.context)
+        self.own = self.floor = len(self.context)
 
     def write(self, glue: Iterable[Glue], origin: Origin = "injected") -> None:
         """Tokens of the controller, or the prompt."""
@@ -76,24 +79,25 @@ class Line:
                 ids = list(piece.ids)
                 self.thread.spans.append(Span(ids=ids, origin="copied" if piece.copied else origin, shift=piece.shift))
                 self.position += piece.shift
-                self._extend(ids)
+                self._extend(ids, sampled=False)
                 self.thread.recomputed_tokens += len(ids) if piece.copied else 0
 
     def add(self, ids: list[int], logprobs: list[float]) -> None:
         """Sampled tokens; they lengthen the newest span unless something came in between."""
         spans, forks = self.thread.spans, self.thread.forks
         places = [fork.at for fork in forks] + [block.at for block in self.thread.malformed]
-        if not spans or spans[-1].origin != "sampled" or not spans[-1].kept or len(spans) in places:
+        if not spans or spans[-1].origin != "sampled" or len(spans) in places:
             spans.append(Span(ids=[], origin="sampled"))
         spans[-1].ids += ids
         spans[-1].logprobs += logprobs
         self.sampled += ids
         self.drawn += len(ids)
         self.critical_path += len(ids)
-        self._extend(ids)
+        self._extend(ids, sampled=True)
 
-    def _extend(self, ids: list[int]) -> None:
+    def _extend(self, ids: list[int], sampled: bool) -> None:
         self.context += ids
+        self.mine += [sampled] * len(ids)
         self.positions += range(self.position, self.position + len(ids))
         self.position += len(ids)
 
@@ -103,25 +107,15 @@ class Line:
         self.write(amend.glue)
 
     def _take_back(self, count: int) -> None:
-        """Take back at most ``count`` of the newest tokens, none of them older than its newest fork."""
-        spans = self.thread.spans
-        oldest = max((fork.at for fork in self.thread.forks), default=0)
-        place = len(spans)
-        while count and place > oldest and spans[place - 1].origin != "prompt":
-            place -= 1
-            span = spans[place]
-            if not span.kept:
-                continue
-            here = min(count, len(span.ids))
-            stay = len(span.ids) - here
-            gone = Span(**{**dict(span), "ids": span.ids[stay:], "logprobs": span.logprobs[stay:], "kept": False})
-            if stay:
-                span.ids, span.logprobs, gone.shift = span.ids[:stay], span.logprobs[:stay], 0
-            spans[place : place + 1] = [span, gone] if stay else [gone]
-            self.position = self.positions[-here]
-            for grown in (self.context, self.positions, *([self.sampled] if span.origin == "sampled" else [])):
-                del grown[len(grown) - here :]
-            count -= here
+        """Take back at most ``count`` of the newest tokens, none of them older than its birth or its newest join."""
+        count = min(count, len(self.context) - self.floor)
+        if count <= 0:
+            return
+        self.thread.spans.append(Span(ids=[], origin="injected", drops=count))
+        self.position = self.positions[-count]
+        mine = sum(self.mine[-count:])
+        for grown, gone in ((self.context, count), (self.positions, count), (self.mine, count), (self.sampled, mine)):
+            del grown[len(grown) - gone :]
         self.held = tuple(self._parts(0, len(self.context)))
         self.known = min(self.known, len(self.context))
 
@@ -169,6 +163,8 @@ class Line:
                 child.release()
             self.owned += child.owned
             self.critical_path = max(self.critical_path, child.critical_path)
+        self.mine = self.mine[: len(self.context)] + [False] * (len(self.context) - len(self.mine))
+        self.floor = len(self.context)
         self.since, self.joins, self.children = len(self.sampled), self.joins + 1, []
 
     def end(self, status: Status, why: str) -> None:

@@ -35,15 +35,16 @@ class Span(Noun):
             down once more of the tokens of its children.
         logprobs: natural-log probability of each sampled token under the engine, [tokens], or empty.
         shift: how far the first token's position lies from the next one in line; most often 0.
-        kept: whether later tokens see it. What a dialect takes back, such as an end of text that a join overrules, was
-            sampled and stays in the trace, and its position is given out again.
+        drops: how many of the newest tokens the thread stops to see before this span, their positions being given out
+            again: a dialect took them back, such as an end of text that a join overrules. They stay in the trace. The
+            span itself may be empty.
     """
 
     ids: list[int]
     origin: Origin
     logprobs: list[float] = Field(default_factory=list)
     shift: int = 0
-    kept: bool = True
+    drops: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _one_logprob_a_sampled_token(self) -> "Span":

@@ -59,14 +59,22 @@ def written(name, trace):
     taken back in []."""
     tokens = tokenizer_of([name])
     marks = {"sampled": "{}", "injected": "{{{}}}", "copied": "({})"}
-    return {
-        thread.label: "".join(
-            (marks[span.origin] if span.kept else "[{}]").format(tokens.decode(span.ids))
-            for span in thread.spans
-            if span.origin != "prompt"
-        )
-        for thread in trace.threads
-    }
+    texts = {}
+    for thread in trace.threads:
+        pieces = []  # [ids, form]
+        for span in thread.spans:
+            back, gone = [], span.drops
+            while gone:
+                ids, form = pieces.pop()
+                cut = max(0, len(ids) - gone)
+                back.insert(0, (ids[cut:], f"[{form}]"))
+                gone -= len(ids) - cut
+                if cut:
+                    pieces.append((ids[:cut], form))
+                    break
+            pieces += [*back, (span.ids, marks[span.origin])] if span.origin != "prompt" else []
+        texts[thread.label] = "".join(form.format(tokens.decode(ids)) for ids, form in pieces if ids)
+    return texts
 
 
 def test_multiverse_to_the_letter():

@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 
 from parallel_reason.layout import layout
-from parallel_reason.trace import Thread, Trace
-from tests.strategies import depth_first, read, traces
+from parallel_reason.trace import Fork, Span, Thread, Trace
+from tests.strategies import depth_first, read, readings, traces
 
 
 def lineages(thread, above=()):
@@ -21,7 +23,64 @@ def sees(one, other, lineage):
     return any(other.owner == ancestor and other.span < at for ancestor, at in lineage[one.owner])
 
 
-@given(traces())
+WILD = traces(depth=3, wild=True)
+
+
+@given(WILD)
+def test_under_every_join_rule_a_token_sees_and_stands_where_the_definition_says(trace):
+    row, readings_of = layout(trace), readings(trace.root)
+    tokens = list(depth_first(trace.root))
+    where = {token: index for index, token in enumerate(tokens)}
+    wanted = np.zeros((len(tokens), len(tokens)), dtype=bool)
+    for index, token in enumerate(tokens):
+        sees, position = readings_of[token]
+        wanted[index, [where[other] for other in sees]] = True
+        assert row.positions[index] == position
+        assert row.previous[index] == max((where[other] for other in sees if other != token), default=-1)
+    np.testing.assert_array_equal(row.mask(), wanted)
+
+
+@given(WILD)
+def test_intervals_say_the_same_as_the_mask(trace):
+    row = layout(trace)
+    owner, table = row.intervals()
+    assert table.shape[:1] + table.shape[2:] == (len(row.segments), 2)
+    index = np.arange(len(row.ids))
+    starts, stops = table[owner][:, :, 0, None], table[owner][:, :, 1, None]  # [tokens, intervals, 1]
+    inside = ((starts <= index) & (index < stops)).any(axis=1)
+    np.testing.assert_array_equal(inside & (index[None] <= index[:, None]), row.mask())
+    for visible in table[..., :, :]:
+        real = visible[visible[:, 0] < visible[:, 1]]
+        assert (real[1:, 0] >= real[:-1, 1]).all()  # ascending, and none twice
+
+
+def chapters(join):
+    """32,000 tokens in 200 threads: a root that forks 20 times, and goes on after every fork."""
+    spans, forks = [Span(ids=[1] * 1000, origin="prompt")], []
+    for chapter in range(20):
+        labels = [f"0.{10 * chapter + k}" for k in range(10)]
+        texts = [[Span(ids=[2], origin="injected"), Span(ids=[3] * 149, origin="sampled")] for _ in labels]
+        children = [Thread(label=below, parent="0", spans=text) for below, text in zip(labels, texts, strict=True)]
+        forks.append(Fork(at=len(spans), join=join, children=children))
+        spans += [Span(ids=[4] * 2, origin="injected"), Span(ids=[5] * 48, origin="sampled")]
+    return Trace(dialect="d", model="m", prompt="p", root=Thread(label="0", spans=spans, forks=forks))
+
+
+def test_a_long_trace_of_many_threads_takes_little_memory():
+    for join in ("message", "relinearise", "graft"):
+        trace = chapters(join)
+        tracemalloc.start()
+        row = layout(trace)
+        owner, table = row.intervals()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (len(row.ids), len(trace.threads)) == (32_000, 201)
+        assert owner.shape == (32_000,)
+        assert peak < 20e6
+        assert table.nbytes < 1e6
+
+
+@given(WILD)
 def test_every_token_is_laid_out_once_depth_first(trace):
     row, tokens = layout(trace), list(depth_first(trace.root))
     assert row.ids.tolist() == [token.id for token in tokens]
@@ -29,7 +88,7 @@ def test_every_token_is_laid_out_once_depth_first(trace):
     assert len(set(tokens)) == sum(len(span.ids) for thread in trace.threads for span in thread.spans)
 
 
-@given(traces())
+@given(WILD)
 def test_logprobs_are_the_engines_and_nan_where_it_gave_none(trace):
     spans = {(thread.label, place): span for thread in trace.threads for place, span in enumerate(thread.spans)}
     wanted = [
@@ -69,7 +128,7 @@ def test_every_thread_cut_out_by_its_mask_is_the_plain_text_it_saw(trace):
                 assert row.positions[seen].tolist() == list(range(length))
 
 
-@given(traces())
+@given(WILD)
 def test_segments_are_the_whole_row_in_order_each_of_one_thread(trace):
     row, tokens = layout(trace), list(depth_first(trace.root))
     labels = [thread.label for thread in trace.threads]
