@@ -164,7 +164,6 @@ class _Walk:
         self.segments.append(Segment(start, stop, view.seen, thread))
         return _View(tuple(_union([*view.seen, (start, stop)])), position + len(span.ids))
 
-
     def drop(self, view: _View, count: int) -> _View:
         """A view without its newest tokens."""
         seen, position = list(view.seen), view.position

@@ -55,31 +55,14 @@ def countdown():
 
 @pytest.fixture(scope="session")
 def reference():
-    """``reference(llm, trace)``: log-probs of the trace's sampled tokens by plain transformers, under its layout."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from parallel_reason.layout import layout
+    """``reference(llm, trace)``: what plain transformers makes of a trace, under its layout."""
+    from parallel_reason.check import compare, load_reference
 
     models = {}
 
-    def scores(llm, trace, model=None):
+    def scores(llm, trace):
         if llm.engine.model not in models:
-            folder = llm.engine.model
-            models[folder] = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation="eager"
-            )
-        row = layout(trace)
-        mask = torch.where(torch.from_numpy(row.mask()), 0.0, torch.finfo(torch.float32).min)
-        with torch.no_grad():
-            logits = models[llm.engine.model](
-                input_ids=torch.from_numpy(row.ids)[None],
-                position_ids=torch.from_numpy(row.positions)[None],
-                attention_mask=mask[None, None],
-            ).logits[0]
-        places = torch.from_numpy(row.sampled.nonzero()[0])
-        logprobs = logits.log_softmax(-1)[torch.from_numpy(row.previous)[places]]
-        chosen = torch.from_numpy(row.ids)[places]
-        return logprobs.gather(1, chosen[:, None])[:, 0].numpy(), logprobs.argmax(-1).numpy(), row
+            models[llm.engine.model] = load_reference(llm.engine.model)
+        return compare(models[llm.engine.model], trace)
 
     return scores

@@ -54,7 +54,7 @@ CHAINS = {
     "parathinker": "|".join(f"<think{i}> x|y </think{i}> .4" for i in range(1, 9))
     + "|x y|y x 3|y <eos>|<summary> s|s s 2|s </summary>",
     "spawn_join": "a b|b a 2|b <spawn> 3|b <eos>|<spawn> x|x y 2|x <sep>|x </spawn>|<sep> x|y x 2|y <return>|y </thread>|"
-    "y <spawn> .5|<return> s|s s|s </thread>|s <eos> .3|</join> a",
+    "y <spawn> 3|<return> s|s s|s </thread>|s <eos> .3|</join> a",
     # APR writes lines; some are tokens here. One names a node that no prompt holds.
     "apr": "\n a|a b|b a|b <Sub_Searches>|b <Calling_Sub_Searches> 3|b <eos>|<Calling_Sub_Searches> {0} 3|"
     "<Calling_Sub_Searches> {1} 3|<Calling_Sub_Searches> {2} .3|{0} {1}|{1} {0}|{0} <End_Calling_Sub_Searches>|"
@@ -109,13 +109,15 @@ def build(folder: str, family: str, dialects: list[str], seed: int = 0, window: 
             **({"sliding_window": None} if family == "mistral" else {}),
         )
     ).eval()  # fmt: skip
-    chain = torch.full((size, size), math.log(0.002))
+    chain = torch.full((size, size), math.log(0.0005))
     for step in (step for name in dialects for step in CHAINS[name].split("|")):
         first, then, weight = read(step)
         chain[vocabulary[first], vocabulary[then]] = math.log(weight)
     directions = torch.linalg.qr(torch.randn(width, width))[0][:size]
     with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(directions * 4)
+        model.get_input_embeddings().weight.copy_(
+            directions * (3 if family.startswith("gemma") else 16)
+        )  # Gemma scales them itself
         model.get_output_embeddings().weight.copy_(chain.T @ directions / width**0.5 + torch.randn(size, width) * 0.02)
     model.save_pretrained(folder)
     words.save_pretrained(folder)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from parallel_reason import __version__
+from parallel_reason.cli.check import check
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(demo)
+app.command()(check)
 app.command()(doctor)
 
 

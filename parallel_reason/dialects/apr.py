@@ -2,9 +2,11 @@ r"""The text format of the released APR checkpoints.
 
     parent:  Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n ...
              Generated Node #0,2: 27:[26, 31, 31] Operation: 53-22=31\n
-             <Calling Sub Searches>\n<Start Sub Search 0 at level 1> Moving to Node #0,2\n<End Calling Sub Searches>\n[end]
+             <Calling Sub Searches>\n<Start Sub Search 0 at level 1> Moving to Node #0,2\n
+             <End Calling Sub Searches>\n[end]
     child:   Moving to Node #0,2\nCurrent State: 27:[26, 31, 31], Operations: ['53-22=31'] ... [end]
-    parent:  [all before the block]<Sub Searches>\n<No Solution in Sub Search 0 at level 1 at Node #0,2>\n<End Sub Searches> ...
+    parent:  [all before the block]<Sub Searches>\n<No Solution in Sub Search 0 at level 1 at Node #0,2>\n
+             <End Sub Searches> ...
 
 A fork is recognised at the end of text, by the last line. The block is taken back: the parent goes on as if it had not
 written it. A child sees its node's state alone, which is read from the parent's text, and returns what follows the
