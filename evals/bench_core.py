@@ -3,7 +3,8 @@
     python -m evals.bench_core
 
 - parser: microseconds of a dialect's ``step`` and ``join`` for each sampled token, over well-formed text.
-- torch engine: tokens a second of a fork of 8 on a 500-token prefix, beside transformers' ``generate`` on that batch.
+- engines: tokens a second of a fork of 8 on a 500-token prefix, torch beside transformers' ``generate`` on that batch,
+  and vLLM.
 - memory: KV bytes of 32 children on a 2,000-token prefix, over what an ideal sharing holds, and over 33 sequences.
 - layout: a trace of 32,000 tokens with 200 threads.
 - joins: the first token after 8 children of 128 tokens, grafted and prefilled again.
@@ -25,8 +26,9 @@ from rich.table import Table
 
 from evals.parser import seconds_a_token
 from parallel_reason import SamplingParams, Trace
-from parallel_reason.engines.base import Decode
+from parallel_reason.engines.base import Decode, Engine
 from parallel_reason.engines.torch import TorchEngine
+from parallel_reason.engines.vllm import VllmEngine
 from parallel_reason.layout import layout
 from parallel_reason.masks import flex
 from parallel_reason.trace import Fork, Span, Thread
@@ -61,15 +63,18 @@ def words(count: int, seed: int) -> list[int]:
     return random.Random(seed).choices(range(400, WORDS), k=count)
 
 
-async def fork(engine: TorchEngine, ids: list[int], children: int, new: int) -> float:
+async def fork(engine: Engine, ids: list[int], children: int, new: int) -> float:
     """Seconds of prefilling ``ids`` once and decoding ``children`` threads of ``new`` tokens from it."""
+    assert await engine.kv_is_free()
+    keep = engine.capabilities.graft
     begun = time.perf_counter()
-    parent = await engine.generate(Decode("parent", ids, 0, NEVER, GREEDY, keep=True))
-    assert parent.kv is not None
-    requests = [Decode(f"child {k}", [*ids, 400 + k], new, NEVER, GREEDY, held=(parent.kv,)) for k in range(children)]
+    parent = await engine.generate(Decode("parent", ids, 0 if keep else 1, NEVER, GREEDY, keep=keep))
+    held = (parent.kv,) if parent.kv else ()
+    requests = [Decode(f"child {k}", [*ids, 400 + k], new, NEVER, GREEDY, held=held) for k in range(children)]
     await asyncio.gather(*map(engine.generate, requests))
     seconds = time.perf_counter() - begun
-    parent.kv.release()
+    for kv in held:
+        kv.release()
     return seconds
 
 
@@ -172,6 +177,11 @@ def bench(pairs: Annotated[int, typer.Option(help="Runs of each ratio.")] = 5) -
         table.add_row("graft to first token, ms", spread([1000 * a for a, _ in both]))
         table.add_row("prefill again to first token, ms", spread([1000 * b for _, b in both]))
         runner.run(engine.close())
+        vllm = runner.run(VllmEngine.start(folder, context=4096))
+        runner.run(fork(vllm, ids, CHILDREN, NEW))
+        speeds = [CHILDREN * NEW / runner.run(fork(vllm, ids, CHILDREN, NEW)) for _ in range(pairs)]
+        table.add_row("vLLM, tokens/s", spread(speeds))
+        runner.run(vllm.close())
     trace = wide_trace(200, 32_000)
     times = []
     for _ in range(pairs):
