@@ -179,6 +179,8 @@ class _Walk:
 
 def _union(intervals: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The union of intervals that are sorted by their starts."""
+    if not intervals:
+        return
     first, last = intervals[0]
     for start, stop in intervals[1:]:
         if start > last:

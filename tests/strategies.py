@@ -16,7 +16,7 @@ WORDS = 323  # in the Countdown vocabulary
 COUNTS = st.integers(0, 500)
 SECONDS = st.floats(0, 1e4)
 LINES = st.text(max_size=8)
-JOINS = ("message", "relinearise", "graft")
+JOINS = ("graft", "relinearise", "message")
 
 
 class Token(NamedTuple):
@@ -47,6 +47,7 @@ def threads(draw, label="0", depth=2, runnable=False, detailed=False, wild=False
     sampled ones. A ``wild`` one has forks of every join rule, copies, shifts, and tokens that were taken back."""
     given = spans(("prompt", "injected"), least=1)
     written = [draw(given)] if runnable else []
+    written += [draw(spans(("sampled",), least=1))] if wild and draw(st.sampled_from([True, True, False])) else []
     forks, born = [], 0
     for _ in range(draw(st.sampled_from([2, 3, 1, 0]))):
         written += draw(st.lists(spans(wild=wild), max_size=2))
@@ -56,8 +57,8 @@ def threads(draw, label="0", depth=2, runnable=False, detailed=False, wild=False
             forks.append(
                 Fork(
                     at=len(written),
-                    join=draw(st.sampled_from(JOINS if wild else JOINS[:1])),
-                    shares_prefix=draw(st.booleans()),
+                    join=draw(st.sampled_from(JOINS if wild else ["message"])),
+                    shares_prefix=draw(st.sampled_from([True, True, False])),
                     children=[draw(threads(below, depth - 1, runnable, detailed, wild)) for below in labels],
                 )
             )

@@ -1,7 +1,7 @@
 import tracemalloc
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 
 from parallel_reason.layout import layout
 from parallel_reason.trace import Fork, Span, Thread, Trace
@@ -26,6 +26,7 @@ def sees(one, other, lineage):
 WILD = traces(depth=3, wild=True)
 
 
+@settings(max_examples=150)
 @given(WILD)
 def test_under_every_join_rule_a_token_sees_and_stands_where_the_definition_says(trace):
     row, readings_of = layout(trace), readings(trace.root)

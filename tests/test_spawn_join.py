@@ -156,7 +156,7 @@ def test_a_vocabulary_without_the_tags_is_refused_by_their_names(present):
     [
         ("telepathy", {}, "'telepathy'"),
         ("", {}, "''"),
-        ("spawn_join", {"colour": "red"}, "'colour'='red'"),
+        ("spawn_join", {"colour": "red"}, "'colour'"),
         ("spawn_join", {"prefix": "none"}, "'prefix'='none'"),
         ("spawn_join", {"prefix": None}, "'prefix'=None"),
         ("spawn_join", {"join_on": "last"}, "'join_on'='last'"),

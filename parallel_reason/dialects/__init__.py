@@ -51,7 +51,8 @@ def find(name: str) -> type[Any]:
     try:
         return found.load()  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
-        raise InputError(f"dialect {name!r} of {found.dist or found.value} cannot be loaded: {error}") from None
+        package = found.dist.name if found.dist else found.value
+        raise InputError(f"dialect {name!r} of {package} cannot be loaded: {error}") from None
 
 
 def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:

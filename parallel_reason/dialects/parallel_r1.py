@@ -57,12 +57,16 @@ class ParallelR1(Tagged):
         """Fork at ``<Parallel>``."""
         if view.ended == "start":
             return GoOn()
-        summarising = view.joins > 0 and not any(mark.name == "summary_end" for mark in self.words.marks(view.newest))
-        if view.depth == 0 and summarising:
+        if view.depth == 0 and view.joins and self._summarising(view.ids):
             return Amend(1, (Glue(self.words.encode("</Summary>")),)) if view.ended == "eos" else GoOn()
         if view.ended == "eos" or view.depth:
             return End()
         return Split((Child((Glue(self.words.encode("<Path>")),)),) * self.paths)
+
+    def _summarising(self, ids: list[int]) -> bool:
+        """Whether the newest ``<Summary>`` is open."""
+        names = ("summary", "summary_end")
+        return next(mark.name for mark in reversed(self.words.marks(ids)) if mark.name in names) == "summary"
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``</Parallel>`` and an open ``<Summary>``; after the copies of all but the first path, if they are seen."""

@@ -60,6 +60,9 @@ class Tagged:
 
     def _after_last(self, ids: list[int], name: str) -> str | None:
         """The text that follows the last tag ``name``, or None."""
+        if self.words.ids is None:  # a token may hold the end of the tag and what follows it
+            _, found, after = self.words.pieces(ids)[0].rpartition(self.tags[name])
+            return after if found else None
         start = next((mark.stop for mark in reversed(self.words.marks(ids)) if mark.name == name), None)
         return None if start is None else self.words.decode(ids[start:])
 

@@ -1,0 +1,119 @@
+"""Tags in tokens, against the text read character by character; and dialects whose tags are text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel_reason.dialects import find
+from parallel_reason.dialects.base import Stops
+from parallel_reason.dialects.tags import Tags
+from tests.dice import Replay
+from tests.grammars import tokenizer
+from tests.test_dialects import BLOCK, GOAL, OUTLINE, PLAN, WEAVE, decode_all, told, written
+
+LITERALS = find("multiverse").tags
+SPLITS = ["></", ">\n", "o</Pa", "th>", "<G", "oal><", "</", "l>x"]
+BYTES = {name: tokenizer(pieces) for name, pieces in {"letters": [], "straddling": SPLITS}.items()}
+WHOLE = tokenizer(list(LITERALS.values()))
+PIECES = [
+    "<Goal>",
+    "</Goal>",
+    "<Path>",
+    "</Path>",
+    "<Parallel>",
+    "</Parallel>",
+    "<",
+    ">",
+    "/",
+    "Goal",
+    "Path",
+    "a",
+    "\n",
+    "o",
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+def brute(text):
+    """``(name, start, stop)`` in characters of every tag, from left to right."""
+    found, place = [], 0
+    while place < len(text):
+        name = next((name for name, literal in LITERALS.items() if text.startswith(literal, place)), None)
+        if name:
+            found.append((name, place, place + len(LITERALS[name])))
+        place += len(LITERALS[name]) if name else 1
+    return found
+
+
+@pytest.mark.parametrize("kind", list(BYTES))
+@given(text=TEXTS)
+def test_marks_are_the_tags_of_the_text_in_the_tokens_that_hold_them(kind, text):
+    tokens = BYTES[kind]
+    tags, ids = Tags(LITERALS, tokens), tokens.encode(text)
+    owner = [number for number, token in enumerate(ids) for _ in tokens.decode([token])]
+    marks = [(mark.name, mark.start, mark.stop) for mark in tags.marks(ids)]
+    assert marks == [(name, owner[start], owner[stop - 1] + 1) for name, start, stop in brute(text)]
+    assert tags.pieces(ids) == (text, [len(tokens.decode(ids[: number + 1])) for number in range(len(ids))])
+    ends = [name for name, _, stop in marks if stop == len(ids)]
+    assert tags.last(ids, LITERALS) == (ends[-1] if ends else None)
+    assert tags.last(ids, ["goal"]) == ("goal" if "goal" in ends else None)
+
+
+@given(TEXTS)
+def test_tags_that_are_tokens_are_the_same_tags(text):
+    tags, letters = Tags(LITERALS, WHOLE), Tags(LITERALS, BYTES["letters"])
+    ids = WHOLE.encode(text)
+    assert [mark.name for mark in tags.marks(ids)] == [mark.name for mark in letters.marks(letters.encode(text))]
+    assert all(mark.stop == mark.start + 1 for mark in tags.marks(ids))
+    assert tags.last(ids, LITERALS) == letters.last(list(letters.encode(text)), LITERALS)
+    assert tags.decode(list(tags.encode(text))) == text
+
+
+def test_stops_are_tokens_if_every_tag_is_one_and_else_all_are_text():
+    vocabulary = WHOLE.get_vocab()
+    assert Tags(LITERALS, WHOLE).stops(["path_end"]) == Stops(ids=frozenset({vocabulary["</Path>"]}))
+    some = tokenizer(["</Path>", "<Path>"])
+    assert Tags(LITERALS, some).stops(["path_end"]) == Stops(texts=("</Path>",))
+    assert [mark.name for mark in Tags(LITERALS, some).marks(some.encode("<Path>a<Goal></Path>"))] == [
+        "path",
+        "goal",
+        "path_end",
+    ]
+
+
+SAID = {
+    "apr": {"0": ["a<Sub Searches>", BLOCK.removeprefix("<Calling Sub Searches>"), "b<eos>"], "0.0": ["x<eos>"]},
+    "multiverse": {"0": [GOAL(OUTLINE(1) + OUTLINE(2)), "c<eos>"], "0.0": ["no</Path>"], "0.1": ["<Goal>o</Path>"]},
+    "npr": {"0": [PLAN("<plan>1:o</plan>"), "c</takeaway>b<eos>"], "0.0": ["x>></step>"]},
+    "threadweaver": {"0": [WEAVE(OUTLINE(1) + OUTLINE(2)), "</Parallel><eos>"], "0.0": ["x</Thread>"]},
+    "parallel_r1": {"0": ["a<Parallel>", "s</Summary>b<eos>"], "0.0": ["o</Path>"], "0.1": ["<eos>"]},
+    "parathinker": {"0": ["c</summary>"], "0.0": ["x</think1>"], "0.1": ["<</think2>"]},
+}  # fmt: skip
+STRADDLING = ["></", ">\n", "o</Pa", "><", "</think2>\n", "o</", "es>"]
+
+
+@pytest.mark.parametrize("pieces", [[], STRADDLING], ids=["characters", "straddling"])
+@pytest.mark.parametrize("name", list(SAID))
+def test_tags_that_are_text_give_the_same_threads_as_tags_that_are_tokens(name, pieces):
+    tokens = tokenizer(pieces)
+    trace, wanted = told(name, SAID[name], tokens=tokens), told(name, SAID[name])
+    assert [thread.text for thread in trace.threads] == [thread.text for thread in wanted.threads]
+    assert written(trace, tokens) == written(wanted)
+    for thread in trace.threads:  # sampled ids are those that the engine said
+        sampled = [i for span in thread.spans if span.origin == "sampled" for i in span.ids]
+        said = [i for text in SAID[name].get(thread.label, []) for i in tokens.encode(text)]
+        assert all(one == other for one, other in zip(sampled, said, strict=False))
+
+
+def test_what_a_token_that_is_taken_back_held_before_the_tag_is_written_again():
+    tokens = tokenizer(["a<Sub"])
+    texts = written(told("apr", {"0": ["a<Sub Searches>", "<eos>"]}, tokens=tokens), tokens)
+    assert texts["0"] == "[a<Sub Searches>]{a<Calling Sub Searches>}<eos>"
+
+
+def test_a_token_that_reaches_over_the_end_of_a_tag_stays_whole():
+    tokens = tokenizer([">\n"])
+    said = {"0": tokens.encode("a" + GOAL(OUTLINE(1)) + "\n"), "0.0": tokens.encode("x</Path>\n")}
+    trace = decode_all(Replay(tokens, "multiverse", said), "multiverse")
+    assert trace.threads[1].text == "x</Path>\n"
+    assert [thread.status for thread in trace.threads] == ["finished"] * 2
