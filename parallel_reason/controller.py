@@ -208,8 +208,9 @@ class Run:
         try:
             if not await self._cover(line):
                 return False
-            for child, ask in zip(fork.children, asked, strict=True):
-                line.children.append(Line(child, line.depth + 1, line if fork.shares_prefix else None))
+            for number, (child, ask) in enumerate(zip(fork.children, asked, strict=True)):
+                sees = fork.shares_prefix and number < self.limits.children  # those beyond will never run
+                line.children.append(Line(child, line.depth + 1, line if sees else None))
                 line.children[-1].open(ask.header, line.critical_path)
                 if self.emit:
                     self.emit(Spawned(child.label, thread.label, self._text(ask.header)))

@@ -120,9 +120,9 @@ def test_multiverse_to_the_letter():
     root = ["a" + goal, "s</Conclusion>\n</Parallel>b<eos>"]
     trace = told("multiverse", {"0": root, "0.0": [" x</Path>"], "0.1": ["yyy</Path>"]})
     assert written(trace) == {
-        "0": "a" + goal + "{\n}" + "{\n}{<Conclusion>\n}s</Conclusion>\n</Parallel>b<eos>",
-        "0.0": "{<Path>\n1:} x</Path>",
-        "0.1": "{<Path>\n2.1:}yyy</Path>",
+        "0": "a" + goal + "{\n}{<Conclusion>\n}s</Conclusion>\n</Parallel>b<eos>",
+        "0.0": "{<Path>\n1:} x</Path>{\n}",
+        "0.1": "{<Path>\n2.1:}yyy</Path>{\n}",
     }
     at = positions(trace)
     assert at("<Path>") == [at("</Goal>")[0] + 1] * 2
@@ -133,9 +133,9 @@ def test_npr_to_the_letter():
     plans = "<guideline>\n<plan>1: p</plan>\n<plan>2: q</plan>\n</guideline>"
     trace = told("npr", {"0": ["a" + plans, "s</takeaway>b<eos>"], "0.0": [" x</step>"], "0.1": ["yyy<eos>"]})
     assert written(trace) == {
-        "0": "a" + plans + "{\n}{\n}{<takeaway>\n}s</takeaway>b<eos>",
-        "0.0": "{<step>\n1:} x</step>",
-        "0.1": "{<step>\n2:}yyy[<eos>]",
+        "0": "a" + plans + "{\n}{<takeaway>\n}s</takeaway>b<eos>",
+        "0.0": "{<step>\n1:} x</step>{\n}",
+        "0.1": "{<step>\n2:}yyy[<eos>]{\n}",
     }
     at = positions(trace)
     start = at("</guideline>")[0]
@@ -296,17 +296,17 @@ def test_a_block_that_cannot_be_read_is_recorded_and_the_thread_goes_on_or_ends(
 @pytest.mark.parametrize(
     ("name", "root", "child", "after", "wanted"),
     [  # children that close, end on the end of text, or are cut by the bound of 12 tokens
-        ("multiverse", GOAL(OUTLINE(1)), "x</Path>", "{\n}{\n}{<Conclusion>\n}", "x</Path>"),
-        ("multiverse", GOAL(OUTLINE(1)), "x<eos>", "{\n}{\n}{<Conclusion>\n}", "x[<eos>]"),
-        ("multiverse", GOAL(OUTLINE(1)), "x" * 99, "{\n}{\n}{<Conclusion>\n}", "LONG"),
-        ("npr", PLAN("<plan>1:o"), "x" * 99, "{\n}{\n}{<takeaway>\n}", "LONG"),
+        ("multiverse", GOAL(OUTLINE(1)), "x</Path>", "{\n}{<Conclusion>\n}", "x</Path>{\n}"),
+        ("multiverse", GOAL(OUTLINE(1)), "x<eos>", "{\n}{<Conclusion>\n}", "x[<eos>]{\n}"),
+        ("multiverse", GOAL(OUTLINE(1)), "x" * 99, "{\n}{<Conclusion>\n}", "LONG" + "{\n}"),
+        ("npr", PLAN("<plan>1:o"), "x" * 99, "{\n}{<takeaway>\n}", "LONG" + "{\n}"),
         ("threadweaver", WEAVE(OUTLINE(1)), "x" * 99, "{\n</Parallel>}", "LONG" + "{\n</Thread>}"),
         ("parallel_r1", "<Parallel>", "x" * 99, "{</Parallel>\n<Summary>}", "LONG" + "{</Path>}"),
         ("parallel_r1", "<Parallel>", "x<Parallel>y</Path>", "{</Parallel>\n<Summary>}", "x<Parallel>y</Path>"),
         ("parathinker", "", "x" * 99, "{<summary>}", "LONG" + "{</think1>}"),
         ("parathinker", "", "x</think3>", "{<summary>}", "x</think3>"),
         ("spawn_join", "<spawn>m</spawn>", "x<return>" + "y" * 99, "{<join><none></join>}", "x<return>LONG"),
-        ("spawn_join", "<spawn>m</spawn>", "x<return>y<eos>", "{<join>y<eos></join>}", "x<return>y<eos>"),
+        ("spawn_join", "<spawn>m</spawn>", "x<return>y<eos>", "{<join>y</join>}", "x<return>y<eos>"),
     ],
 )  # fmt: skip
 def test_a_child_is_joined_however_it_ends(name, root, child, after, wanted):
@@ -325,7 +325,7 @@ def test_a_child_is_joined_however_it_ends(name, root, child, after, wanted):
 def test_a_fork_inside_a_child_runs_where_the_grammar_nests_and_is_bounded_by_depth():
     said = {"0": [GOAL(OUTLINE(1)), "c<eos>"], "0.0": ["x" + GOAL(OUTLINE("1.1")), "w</Path>"], "0.0.0": ["y</Path>"]}
     deep, flat = told("multiverse", said), told("multiverse", said, Limits(depth=1))
-    assert written(deep)["0.0.0"] == "{<Path>\n1.1:}y</Path>"
+    assert written(deep)["0.0.0"] == "{<Path>\n1.1:}y</Path>{\n}"
     assert [thread.status for thread in deep.threads] == ["finished"] * 3
     assert [(thread.status, thread.why) for thread in flat.threads] == [
         ("finished", "<eos>"),

@@ -205,7 +205,7 @@ def test_what_a_run_would_write_is_not_sampled():
     tokens = tokenizer_of(["npr"])
     row = layout(read("npr", NPR))
     injected = tokens.decode(row.ids[~row.sampled].tolist())
-    assert injected == "Q\n<step>\n1:<step>\n2:\n<takeaway>\n\n<step>\n1:\n<takeaway>\n"
+    assert injected == "Q\n<step>\n1:\n<step>\n2:\n<takeaway>\n\n<step>\n1:\n<takeaway>\n"
 
 
 def test_threadweaver_is_plain_text_for_who_goes_on_after_it():

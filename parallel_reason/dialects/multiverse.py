@@ -1,8 +1,8 @@
 r"""The Multiverse grammar: Map, Process, Reduce.
 
     <Parallel>\n<Goal>\n<Outline>\n1: ...\n</Outline>\n<Outline>\n2: ...\n</Outline>\n</Goal>    the parent pauses
-    child i:  \n<Path>\ni:  ...  </Path>
-    parent:   \n<Conclusion>\n ... </Conclusion>\n</Parallel> ...
+    child i:  \n<Path>\ni:  ...  </Path>\n
+    parent:   <Conclusion>\n ... </Conclusion>\n</Parallel> ...
 
 The parent goes on from a graft: it sees all paths, which did not see one another and began at one position. A path
 may hold blocks of its own, whose numbers are dotted.
@@ -10,8 +10,8 @@ may hold blocks of its own, whose numbers are dotted.
 Positions are those of Multiverse's training code (train/utils.py): with ``</Goal>`` at g, the newline after it and
 every ``<Path>`` stand at g+1, and ``<Conclusion>`` one after the last token of the longest path. Its engine instead
 puts the paths one and the conclusion two positions later, block after block; released weights were trained on the
-former. One thing cannot be kept in parallel decoding: in training, the newline between two paths sees the first and
-is seen by the second. There is no such newline here, and the one before ``<Conclusion>`` shares its position.
+former. One thing cannot be kept in parallel decoding: in training, the newline after a path sees the paths before
+it too, and the later paths see it. Here it belongs to its own path.
 
 What ends a path: ``</Path>``, or the end of text, which is taken back, or a limit; it is joined as it is, as their
 engine does. Where their engine dies or hangs, a ``</Goal>`` without ``<Goal>`` or without a numbered ``<Outline>``,
@@ -23,7 +23,7 @@ Source: Yang et al., Multiverse (2025), and its released code.
 from typing import ClassVar
 
 from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged, numbers, without_eos
+from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
 from parallel_reason.trace import JoinRule
 
 
@@ -69,5 +69,4 @@ class Multiverse(Tagged):
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``<Conclusion>``."""
-        glue = (Glue(self.words.encode("\n")), Glue(self.words.encode("<Conclusion>\n"), shift=-1))
-        return without_eos(Join(glue), children)
+        return Join((Glue(self.words.encode("<Conclusion>\n"), shift=-1),), newline_closes(self.words, children))

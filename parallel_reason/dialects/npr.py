@@ -1,12 +1,12 @@
 r"""The grammar of Native Parallel Reasoner (NPR).
 
     <guideline>\n<plan>1: ...</plan>\n<plan>2: ...</plan>\n</guideline>     the parent pauses
-    child i:  \n<step>\ni:  ...  </step>
-    parent:   \n<takeaway>\n ... </takeaway> ...
+    child i:  \n<step>\ni:  ...  </step>\n
+    parent:   <takeaway>\n ... </takeaway> ...
 
 The parent goes on from a graft, as in Multiverse, with the same positions as NPR trains on: every ``<step>`` one
 after ``</guideline>``, ``<takeaway>`` one after the last token of the longest step. (NPR's engine drifts from these
-as Multiverse's does.) The newline before ``<takeaway>`` shares its position.
+as Multiverse's does.) The newline after a step belongs to it, as there.
 
 At ``</guideline>`` their engine ends a thread unless what it wrote since its last join has a ``<guideline>``, no
 ``</step>`` and one to five numbered plans; so does this. Every other stop that would kill their scheduler ends the
@@ -18,7 +18,7 @@ Source: Native Parallel Reasoner (2512.07461), and its released code.
 from typing import ClassVar
 
 from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged, numbers, without_eos
+from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
 from parallel_reason.trace import JoinRule
 
 MOST_PLANS = 5
@@ -66,5 +66,4 @@ class Npr(Tagged):
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``<takeaway>``."""
-        glue = (Glue(self.words.encode("\n")), Glue(self.words.encode("<takeaway>\n"), shift=-1))
-        return without_eos(Join(glue), children)
+        return Join((Glue(self.words.encode("<takeaway>\n"), shift=-1),), newline_closes(self.words, children))

@@ -120,7 +120,10 @@ class SpawnJoin:
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``<join>`` with every child's result."""
-        results = [self.read_result(child.sampled) if self.returns(child) else None for child in children]
+        results: list[list[int] | None] = []
+        for child in children:
+            ids = child.sampled[: len(child.sampled) - (child.ended == "eos")]
+            results.append(self.read_result(ids) if self.returns(child) else None)
         return Join((Glue(tuple(self.write_join(results))),))
 
     def write_join(self, results: list[list[int] | None]) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ConfigDict, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Amend, Join, Returned, Stops
+from parallel_reason.dialects.base import Amend, Glue, Returned, Stops
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import ModelError
 
@@ -75,6 +75,7 @@ def numbers(text: str, item: str) -> list[str]:
     return re.findall(rf"{re.escape(item)}\s*{NUMBER}\s*:", text)
 
 
-def without_eos(join: Join, children: list[Returned]) -> Join:
-    """The join, with every end of text taken back that ended a child."""
-    return Join(join.glue, tuple(Amend(take_back=int(child.ended == "eos")) for child in children), join.ends)
+def newline_closes(words: Tags, children: list[Returned]) -> tuple[Amend, ...]:
+    """Every child that ran gets the newline that follows it in training text; an end of text is taken back."""
+    newline = (Glue(words.encode("\n")),)
+    return tuple(Amend(int(child.ended == "eos"), newline if child.ran else ()) for child in children)
