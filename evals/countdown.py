@@ -60,21 +60,20 @@ def run(
     first: Annotated[bool, typer.Option("--first", help="Join on the first child that returns a result.")] = False,
     temperature: float = 0.0,
     seed: int = 0,
-    out: Annotated[Path, typer.Option(help="Traces, as JSONL; those found there are not run again.")] = Path(
-        "runs/countdown.jsonl"
-    ),
+    out: Annotated[Path, typer.Option(help="Traces, as JSONL.")] = Path("runs/countdown.jsonl"),
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the traces found there; else begin anew.")] = False,
 ) -> None:
     """Solve held-out problems and report accuracy and cost."""
     console = Console(highlight=False)
     tasks = held_out(problems)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {trace.prompt: trace for trace in read_traces(out)} if out.exists() else {}
+    done = {trace.prompt: trace for trace in read_traces(out)} if resume and out.exists() else {}
     todo = [str(task) for task in tasks if str(task) not in done]
     if todo:
         options = {"join_on": "first"} if first else {}
         with (
             ParallelLLM(model, dialect_options=options) as llm,
-            open(out, "a", encoding="utf-8") as log,
+            open(out, "a" if resume else "w", encoding="utf-8") as log,
             Progress(console=console, disable=not console.is_terminal) as progress,
         ):
             bar = progress.add_task("problems", total=len(todo))

@@ -8,4 +8,4 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     share = hits / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # rounding may pass the ends

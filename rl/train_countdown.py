@@ -88,8 +88,8 @@ def build_model(width: int, layers: int, seed: int) -> Any:
 def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
     run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
-    steps: int = 5500,
-    polish: Annotated[int, typer.Option(help="Steps on near misses after these.")] = 3000,
+    steps: int = 6000,
+    polish: Annotated[int, typer.Option(help="Steps on near misses after these.")] = 5000,
     batch: int = 4,
     children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
     stumbles: Annotated[float, typer.Option(help="Chance of a slip to mend, wherever two values are near.")] = 0.5,

@@ -40,20 +40,25 @@ FAMILIES = {
 # What may follow what: "a b 3" is a to b with weight 3. Letters tell where they are written: a, b in a root, x, y in a
 # child, s in what follows a join; `:o` is one token, so that a list's colon differs from that of a header.
 CHAINS = {
-    "multiverse": "a b|b a 2|b <Parallel> 3|b <eos>|<Parallel> <Goal>|<Goal> <Outline>|<Outline> 1|<Outline> 2|<Outline> 3|"
+    "multiverse": "a b|b a 2|b <Parallel> 3|b <eos>|<Parallel> <Goal>|<Goal> <Outline>|<Outline> 1|"
+    "<Outline> 2|<Outline> 3|"
     "1 :o|2 :o|3 :o|:o </Outline>|</Outline> <Outline> 2|</Outline> </Goal> 2|: x|x y|y x 3|y </Path> 3|y <Parallel>|"
     "y <eos>|\n s|s s|s </Conclusion>|</Conclusion> </Parallel>|</Parallel> a|</Parallel> x",
     "npr": "a b|b a 2|b <guideline> 3|b <eos>|<guideline> <plan>|<plan> 1|<plan> 2|<plan> 3|1 :o|2 :o|3 :o|:o </plan>|"
     "</plan> <plan> 2|</plan> </guideline> 2|: x|x y|y x 3|y </step> 3|y <guideline>|y <eos>|\n s|s s|s </takeaway>|"
     "</takeaway> a|</takeaway> x",
-    "threadweaver": "a b|b a 2|b <Parallel> 3|b <eos>|<Parallel> <Outlines>|<Outlines> <Outline>|<Outline> 1|<Outline> 2|"
-    "<Outline> 3|1 :o|2 :o|3 :o|:o </Outline>|</Outline> <Outline> 2|</Outline> </Outlines> 2|: x|x y|y x 3|y </Thread> 6|"
+    "threadweaver": "a b|b a 2|b <Parallel> 3|b <eos>|<Parallel> <Outlines>|<Outlines> <Outline>|"
+    "<Outline> 1|<Outline> 2|"
+    "<Outline> 3|1 :o|2 :o|3 :o|:o </Outline>|</Outline> <Outline> 2|</Outline> </Outlines> 2|: x|"
+    "x y|y x 3|y </Thread> 6|"
     "y <eos> .3|\n </Parallel>|</Parallel> a",
-    "parallel_r1": "a b|b a 2|b <Parallel> 3|b <eos>|<Path> x|x y|y x 3|y </Path> 3|y <eos>|<Summary> s|s s|s </Summary> 2|"
+    "parallel_r1": "a b|b a 2|b <Parallel> 3|b <eos>|<Path> x|x y|y x 3|y </Path> 3|y <eos>|"
+    "<Summary> s|s s|s </Summary> 2|"
     "s <eos>|</Summary> a",
     "parathinker": "|".join(f"<think{i}> x|y </think{i}> .4" for i in range(1, 9))
     + "|x y|y x 3|y <eos>|<summary> s|s s 2|s </summary>",
-    "spawn_join": "a b|b a 2|b <spawn> 3|b <eos>|<spawn> x|x y 2|x <sep>|x </spawn>|<sep> x|y x 2|y <return>|y </thread>|"
+    "spawn_join": "a b|b a 2|b <spawn> 3|b <eos>|<spawn> x|x y 2|x <sep>|x </spawn>|<sep> x|y x 2|"
+    "y <return>|y </thread>|"
     "y <spawn> 3|<return> s|s s|s </thread>|s <eos> .3|</join> a",
     # APR writes lines; some are tokens here. One names a node that no prompt holds.
     "apr": "\n a|a b|b a|b <Sub_Searches>|b <Calling_Sub_Searches> 3|b <eos>|<Calling_Sub_Searches> {0} 3|"

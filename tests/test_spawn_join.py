@@ -61,8 +61,8 @@ def check(sequence):
         assert "".join(map(chr, result)) == after[2].removesuffix(chr(DIALECT.thread_end))
     join = DIALECT.write_join([result, None, sequence])
     none = [DIALECT.none]
-    assert join == [DIALECT.join_start, *(none if result is None else result), DIALECT.sep, *none, DIALECT.sep, *sequence,
-                    DIALECT.join_end]  # fmt: skip
+    first = none if result is None else result
+    assert join == [DIALECT.join_start, *first, DIALECT.sep, *none, DIALECT.sep, *sequence, DIALECT.join_end]
     return wanted is not None
 
 
