@@ -16,6 +16,7 @@ from rich.progress import Progress
 from evals.interval import wilson
 from parallel_reason import Limits, ParallelLLM, ParallelReasonError, SamplingParams, Trace, read_traces
 from parallel_reason.countdown import Problem, held_out, solves
+from parallel_reason.errors import InputError
 
 
 def report(problems: list[Problem], traces: list[Trace]) -> Iterator[tuple[str, str]]:
@@ -61,19 +62,23 @@ def run(
     temperature: float = 0.0,
     seed: int = 0,
     out: Annotated[Path, typer.Option(help="Traces, as JSONL.")] = Path("runs/countdown.jsonl"),
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the traces found there; else begin anew.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the traces found there, and run the rest.")] = False,
 ) -> None:
     """Solve held-out problems and report accuracy and cost."""
     console = Console(highlight=False)
     tasks = held_out(problems)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {trace.prompt: trace for trace in read_traces(out)} if resume and out.exists() else {}
+    if out.exists() and not resume:
+        raise InputError(
+            f"{out} is there already: --resume keeps its traces and runs the rest, --out names another file"
+        )
+    done = {trace.prompt: trace for trace in read_traces(out)} if out.exists() else {}
     todo = [str(task) for task in tasks if str(task) not in done]
     if todo:
         options = {"join_on": "first"} if first else {}
         with (
             ParallelLLM(model, dialect_options=options) as llm,
-            open(out, "a" if resume else "w", encoding="utf-8") as log,
+            open(out, "a", encoding="utf-8") as log,
             Progress(console=console, disable=not console.is_terminal) as progress,
         ):
             bar = progress.add_task("problems", total=len(todo))

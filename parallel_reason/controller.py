@@ -22,7 +22,7 @@ from parallel_reason.limits import Limits
 from parallel_reason.line import Line
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
-from parallel_reason.trace import Fork, JoinRule, Thread, Trace
+from parallel_reason.trace import Fork, JoinRule, Status, Thread, Trace
 from parallel_reason.trace import Malformed as MalformedFork
 
 Emit = Callable[[Event], None]
@@ -206,7 +206,9 @@ class Run:
         thread.forks.append(fork)
         started = time.perf_counter()
         try:
-            if not await self._cover(line):
+            failure = await self._cover(line)
+            if failure is not None:
+                line.end(*failure)
                 return False
             for number, (child, ask) in enumerate(zip(fork.children, asked, strict=True)):
                 sees = fork.shares_prefix and number < self.limits.children  # those beyond will never run
@@ -216,7 +218,9 @@ class Run:
                     self.emit(Spawned(child.label, thread.label, self._text(ask.header)))
             await self._run_children(line)
             join = self.dialect.join(line.view, [child.returned for child in line.children])
-            if not await self._close(line, join, rule):
+            failure = await self._close(line, join, rule)
+            if failure is not None:
+                line.end(*failure)
                 return False
         finally:
             thread.waiting_s += time.perf_counter() - started
@@ -229,26 +233,25 @@ class Run:
             line.end("finished", join.ends)
         return join.ends is None
 
-    async def _close(self, line: Line, join: Join, rule: JoinRule) -> bool:
-        """Amend the children as a join asks, and have the KV of all that a graft will see; whether that went well."""
+    async def _close(self, line: Line, join: Join, rule: JoinRule) -> tuple[Status, str] | None:
+        """Amend the children as a join asks, and have the KV that a graft will see; how that failed, if it did."""
         for child, close in zip(line.children, join.closes, strict=False):
             child.amend(close)
         if rule != "graft":
-            return True
-        covered = await asyncio.gather(*(self._cover(child) for child in line.children if child.thread.ran))
-        failed = next((child.thread.why for child in line.children if child.thread.status == "failed"), "")
-        if not all(covered):
-            line.end("failed", failed)
-        return all(covered)
+            return None
+        failures = await asyncio.gather(*(self._cover(child) for child in line.children if child.thread.ran))
+        return next((failure for failure in failures if failure is not None), None)
 
-    async def _cover(self, line: Line) -> bool:
+    async def _cover(self, line: Line) -> tuple[Status, str] | None:
         """Compute the KV of all that a line sees, on an engine that hands it out: other lines begin with it.
 
         Returns:
-            Whether it is there; if not, the line is recorded as failed.
+            How that failed, if it did.
         """
         if not self.engine.capabilities.graft or line.covered == len(line.context):
-            return True
+            return None
+        if len(line.context) > self.budget.context:
+            return "length", f"limits.context={self.budget.context}"
         request = Decode(
             id=f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}",
             ids=line.context,
@@ -262,14 +265,13 @@ class Run:
         try:
             decoded = await self.engine.generate(request)
         except EngineError as error:
-            line.end("failed", str(error))
-            return False
+            return "failed", str(error)
         line.thread.prefilled_tokens += len(line.context)
         line.thread.cached_tokens += decoded.cached_tokens
         line.known = len(line.context)
         if decoded.kv is not None:
             line.hold(decoded.kv)
-        return True
+        return None
 
     def _text(self, glue: tuple[Glue, ...]) -> str:
         return decode(self.engine.tokenizer, [token for piece in glue for token in piece.ids])

@@ -133,7 +133,7 @@ class Line:
         return parts
 
     def hold(self, kv: KV) -> None:
-        """Hold KV of the whole context anew, in one piece."""
+        """Hold KV in one piece, instead of what it held."""
         self.release()
         self.held, self.owned = (kv,), [kv]
 

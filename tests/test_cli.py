@@ -92,12 +92,13 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
 def test_a_broken_line_of_a_trace_file_is_named(tmp_path):
     file = tmp_path / "broken.jsonl"
     file.write_text('{"version": 1}\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "evals.countdown", "--problems", "1", "--out", str(file)], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert f"{file}, line 1: " in done.stderr
-    assert "Traceback" not in done.stderr
+    for more, says in (["--resume"], f"{file}, line 1: "), ([], f"{file} is there already: --resume"):
+        command = [sys.executable, "-m", "evals.countdown", "--problems", "1", "--out", str(file), *more]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    assert file.read_text() == '{"version": 1}\n'
 
 
 def test_doctor_finds_this_installation_well():

@@ -9,7 +9,7 @@ NEVER = frozenset()
 
 
 def request(name, ids, tokens, *, temperature=0.0, seed=None, live=False, stop=NEVER):
-    return Decode(name, ids, tokens, stop, SamplingParams(temperature=temperature), seed, live)
+    return Decode(name, ids, tokens, stop, SamplingParams(temperature=temperature), seed=seed, live=live)
 
 
 def test_children_hit_every_full_block_of_their_parents_prefix(soup):

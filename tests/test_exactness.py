@@ -90,18 +90,19 @@ def test_the_torch_engine_is_exact(models, case, family):
 
 
 @pytest.mark.parametrize("family", ON_VLLM)
-def test_vllm_is_exact(models, family):
-    folder, reference = models(family, "spawn_join", "apr", "threadweaver", "parallel_r1")
-    with ParallelLLM(folder) as llm:
-        for case in NO_GRAFT:
-            traces = many(llm, case, 24)
+@pytest.mark.parametrize("dialects", [("spawn_join", "apr"), ("threadweaver", "parallel_r1")])
+def test_vllm_is_exact(models, dialects, family):
+    folder, reference = models(family, *dialects)
+    with ParallelLLM(folder, dialect=dialects[0]) as llm:
+        for case in (case for case in NO_GRAFT if case.split(",")[0] in dialects):
+            traces = many(llm, case, 32)
             assert seen_in(traces)["joined"] > 3, case
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
-def test_vllm_refuses_a_dialect_that_grafts(soup_model):
+def test_vllm_refuses_a_dialect_that_grafts(models):
     with pytest.raises(InputError, match="graft"):
-        ParallelLLM(soup_model, dialect="multiverse", engine="vllm")
+        ParallelLLM(models("qwen3", "multiverse")[0], dialect="multiverse")
 
 
 class Off:

@@ -9,6 +9,7 @@ from parallel_reason import Limits, SamplingParams
 from parallel_reason.controller import Run
 from parallel_reason.countdown import held_out
 from parallel_reason.dialects import bind
+from parallel_reason.events import Tokens
 
 PROBLEM = str(held_out(1)[0])
 
@@ -121,9 +122,15 @@ def test_the_first_result_cancels_the_other_children_and_frees_their_kv(countdow
 
 def test_a_cancelled_trace_stops_all_its_threads(countdown):
     async def cancel():
-        run = Run(countdown.engine, countdown.dialect, SamplingParams(), Limits())
+        forked = asyncio.Event()
+
+        def emit(event):
+            if isinstance(event, Tokens) and event.label != "0":
+                forked.set()
+
+        run = Run(countdown.engine, countdown.dialect, SamplingParams(), Limits(), emit=emit)
         task = asyncio.create_task(run.trace(PROBLEM, countdown.engine.tokenizer.encode(PROBLEM)))
-        await asyncio.sleep(0.4)
+        await forked.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(0.3)
