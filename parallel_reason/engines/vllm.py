@@ -2,7 +2,8 @@
 
 Forks cost what vLLM's prefix cache leaves to compute: children are requests that begin with their parent's tokens, and
 every full block of these is shared. An engine that was started to graft keeps and hands out KV (`vllm_graft`), and
-then neither forks nor joins compute anything again. Log-probs are vLLM's ``raw_logprobs``: of the model at temperature 1.
+then neither forks nor joins compute anything again. Log-probs are vLLM's ``raw_logprobs``: of the model at
+temperature 1.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, llm: "AsyncLLM", model: str, log: Path, graft: bool = False) -> None:
-        """Wrap a running AsyncLLM whose processes write to ``log``, and in which the connector for grafts runs or not."""
+        """Wrap a running AsyncLLM whose processes write to ``log``; it was started with `compat.options`, or not."""
         self.llm = llm
         self.capabilities = Capabilities(fork=True, graft=graft, concurrent=True, update_weights=False)
         self.joins = Joins(self._ask, Pins(self._send)) if graft else None
@@ -159,7 +160,8 @@ class VllmEngine:
             extra_args={"kv_transfer_params": facts.travel()} if facts else None,
         )
         begun = time.perf_counter()
-        had, pinned = len(decoded.ids), None
+        had = len(decoded.ids)
+        pinned: int | None = None
         try:
             async for output in self.llm.generate(
                 TokensPrompt(prompt_token_ids=list(request.ids)), sampling, request.id

@@ -27,7 +27,7 @@ from parallel_reason.engines.vllm_graft.positions import Offsets
 
 
 @dataclass
-class Step(KVConnectorMetadata):
+class Step(KVConnectorMetadata):  # type: ignore[misc]
     """What the workers do before a forward pass.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Requests that begin with pinned KV, and keep theirs.
 
-vLLM has no KV of a request's last sampled token unless a step ran ahead of it: the KV handed out may be one token short.
+vLLM has no KV of a request's last sampled token unless a step ran ahead of it: the KV handed out may be one token
+short.
 """
 
 import asyncio

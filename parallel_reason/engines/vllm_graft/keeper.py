@@ -81,4 +81,5 @@ class Keeper:
 def slots_of(block_ids: list[int], start: int, stop: int, block_size: int) -> Ints:
     """The slots of tokens of a sequence that has these blocks."""
     places = np.arange(start, stop)
-    return np.asarray(block_ids, dtype=np.int64)[places // block_size] * block_size + places % block_size
+    slots: Ints = np.asarray(block_ids, dtype=np.int64)[places // block_size] * block_size + places % block_size
+    return slots

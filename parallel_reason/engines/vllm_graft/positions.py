@@ -48,10 +48,10 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def shifted(architecture: str) -> type[Any]:
-    """vLLM's class of an architecture, with positions less the offsets of their slots."""
+    """The class that vLLM has for an architecture, with positions less the offsets of their slots."""
     base: type[Any] = _originals[architecture].load_model_cls()
 
-    class Shifted(base):
+    class Shifted(base):  # type: ignore[misc]
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             longest = vllm_config.scheduler_config.max_num_batched_tokens + 1024  # graphs pad
