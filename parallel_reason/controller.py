@@ -248,6 +248,9 @@ class Run:
         """
         if not self.engine.capabilities.graft or line.covered == len(line.context):
             return True
+        if line.torn:
+            line.end("failed", "KV of what it sees was never computed")
+            return False
         request = Decode(
             id=f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}",
             ids=line.context,

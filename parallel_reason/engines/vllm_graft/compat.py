@@ -53,6 +53,7 @@ def why_not(config: Any) -> str | None:
         "its layers are spread over several machines (pipeline)": parallel.pipeline_parallel_size > 1,
         "it is replicated (data parallel), and a pin lies on one replica": parallel.data_parallel_size > 1,
         "its context is spread over several devices": parallel.decode_context_parallel_size > 1,
+        "its batches are split in two (DBO)": parallel.use_ubatching,
         "LoRA is on": config.lora_config is not None,
         "its KV cache is quantised": config.cache_config.cache_dtype not in ("auto", "bfloat16", "float16", "float32"),
         "prefix caching is off": not config.cache_config.enable_prefix_caching,

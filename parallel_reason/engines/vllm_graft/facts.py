@@ -10,9 +10,9 @@ after them, the tokens that its own request computes. Five facts of it travel to
 - ``pin``: the name under which its blocks are kept when it ends.
 
 A run stands in its own place if it begins where it began in its source, after the very runs it had before it there.
-Tokens in their own place have the KV that plain computing would give them here, so they need no salt; the first token
-of any other run does, and so does every token whose offset differs from the one before it. Blocks after a salted one
-hash differently because hashes chain.
+Tokens in their own place have the KV that plain computing would give them here, so they need no salt. The first token
+of any other run does, and the first one after it, which sees something else than the run's next token saw; and so does
+every token whose offset differs from the one before it. Blocks after a salted one hash differently: hashes chain.
 """
 
 import asyncio
@@ -90,6 +90,7 @@ def facts(positions: list[int], held: Runs, pins: Runs, pin: str | None) -> Fact
     """
     strangers = _strangers(held)
     salts = [(place, f"{run.source.name}+{run.start}") for place, run in strangers]
+    salts += [(place + run.stop - run.start, "end") for place, run in strangers]
     offset = np.arange(len(positions)) - np.asarray(positions)
     changes = np.flatnonzero(np.diff(offset, prepend=0))
     offsets = [(int(place), int(offset[place])) for place in changes]

@@ -70,8 +70,11 @@ def shift(positions: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Positions less the offsets of the slots of this forward, in ``out``; as they are where there are no slots."""
     from vllm.forward_context import get_forward_context
 
-    slots_of_layers = get_forward_context().slot_mapping
+    context = get_forward_context()
+    slots_of_layers = context.slot_mapping
     if Offsets.table is None or not slots_of_layers:  # while vLLM measures memory
+        if Offsets.table is not None and context.attn_metadata is not None:
+            raise RuntimeError("vLLM does not say which slots this forward pass writes, so positions cannot be shifted")
         return positions
     slots = next(iter(slots_of_layers.values()))
     count = min(len(slots), len(positions))
