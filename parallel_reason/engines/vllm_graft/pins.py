@@ -5,6 +5,7 @@ compute it again. So a lost pin costs time, and never gives wrong KV.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,6 +43,11 @@ class Pins:
             self._held.discard(source)
             self.forget(source)
 
+    def lose(self, source: Source) -> None:
+        """Count once less, from whatever thread collects garbage."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the engine with it
+            self._loop.call_soon_threadsafe(self.drop, source)
+
     def forget(self, source: Source) -> None:
         """Have it released, unless somebody counts on it by then."""
         if not self._unwanted:
@@ -73,10 +79,10 @@ class Kv:
 
     def __init__(self, pins: Pins, source: Source, start: int, stop: int) -> None:
         """Count on ``source``."""
-        pins.hold(source)
         self.pins = pins
         self._run: Run | None = Run(source, start, stop)
         self._length = stop - start
+        pins.hold(source)
 
     @property
     def run(self) -> Run:
@@ -106,6 +112,11 @@ class Kv:
         if self._run is not None:
             self.pins.drop(self._run.source)
             self._run = None
+
+    def __del__(self) -> None:
+        """Give it back if nobody did."""
+        if self._run is not None:
+            self.pins.lose(self._run.source)
 
 
 def held_by(pins: Pins, request_id: str, held: tuple[KV, ...], ids: int) -> Runs:
