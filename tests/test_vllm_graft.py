@@ -190,7 +190,7 @@ def test_joins_that_do_not_fit_side_by_side_are_preempted_and_still_exact(house)
 def test_a_join_that_cannot_fit_beside_its_children_says_so(house):
     async def huge():
         with pytest.raises(EngineError, match="out of KV memory"):
-            await house.join(words(4, 20), (90, 90, 90, 90, 90, 90, 90), 40, 4)
+            await house.join(words(4, 20), (80,) * 7, 40, 4)
 
     house.run(huge())
 
