@@ -252,6 +252,8 @@ class Run:
             return None
         if len(line.context) > self.budget.context:
             return "length", f"limits.context={self.budget.context}"
+        if line.torn:
+            return "failed", "KV of what it sees was never computed"
         request = Decode(
             id=f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}",
             ids=line.context,

@@ -19,6 +19,7 @@ class Line:
         critical_path: sampled tokens on the chain that ends at this thread's newest token.
         sampled: what it sampled and did not take back; ``since`` of these came before its newest join. ``drawn`` counts
             all that it sampled.
+        torn: whether it sees tokens of a graft whose KV nobody holds, so that it can never go on.
         cancelled: why it shall stop, once somebody said so.
         request: the id of the request that runs.
     """
@@ -43,6 +44,7 @@ class Line:
         self.drawn = 0
         self.joins = 0
         self.ended: Ended = "start"
+        self.torn = False
         self.cancelled: str | None = None
         self.request: str | None = None
         self.children: list[Line] = []
@@ -152,6 +154,7 @@ class Line:
             self.held, self.known = first.held, first.known
         if rule == "graft" and ran:
             born = len(self.context)
+            self.torn = any(child.torn or child.covered < len(child.context) for child in ran)
             self.held += tuple(kv for child in ran for kv in child._parts(born, len(child.context)))
             for child in ran:
                 self.context += child.context[born:]

@@ -57,6 +57,8 @@ class ParallelLLM:
             ModelError, InputError, EngineError: naming what is wrong and the fix.
         """
         dialects.find(dialect)
+        if engine == "vllm" and dialects.grafts(dialect, **(dialect_options or {})):
+            engine_options.setdefault("graft", True)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
         self._thread.start()

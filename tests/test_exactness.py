@@ -1,7 +1,7 @@
 """The contract: what an engine reported for each sampled token is what transformers gives under the layout.
 
-The torch engine is held to it for every dialect and three model families; ``ALL_FAMILIES=1`` adds the other families,
-and runs vLLM on three instead of one.
+The torch engine is held to it for every dialect and three model families, vLLM for every dialect and one family;
+``ALL_FAMILIES=1`` adds the other families.
 """
 
 import asyncio
@@ -17,18 +17,20 @@ from parallel_reason.controller import Run
 from parallel_reason.countdown import held_out
 from parallel_reason.dialects import bind
 from parallel_reason.errors import InputError
+from tests import test_torch_engine as torch_models
 from tests.grammars import FAMILIES, PROMPTS, build
 
 WILD = Limits(depth=3, children=6, forks=12, tokens=900, tokens_per_thread=60)
 EVERY = bool(os.environ.get("ALL_FAMILIES"))
 ON_TORCH = list(FAMILIES) if EVERY else ["qwen3", "llama", "gemma3"]
-ON_VLLM = ["qwen3", "llama", "mistral"] if EVERY else ["qwen3"]
+ON_VLLM = ["qwen3", "qwen2", "llama", "mistral"] if EVERY else ["qwen3"]
 CASES = {
     "spawn_join": {}, "spawn_join, message alone": {"prefix": "message"}, "spawn_join, first": {"join_on": "first"},
     "apr": {}, "multiverse": {}, "npr": {}, "threadweaver": {}, "parallel_r1, seen": {"view": "seen", "paths": 3},
     "parallel_r1, unseen": {}, "parathinker": {"paths": 3},
 }  # fmt: skip
-NO_GRAFT = [case for case in CASES if case.split(",")[0] not in ("multiverse", "npr", "parathinker")][:-1]
+GRAFT = ["multiverse", "npr", "parallel_r1, unseen", "parathinker"]
+NO_GRAFT = [case for case in CASES if case not in GRAFT]
 
 
 def many(llm, case, count):
@@ -100,9 +102,25 @@ def test_vllm_is_exact(models, dialects, family):
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
-def test_vllm_refuses_a_dialect_that_grafts(models):
-    with pytest.raises(InputError, match="graft"):
-        ParallelLLM(models("qwen3", "multiverse")[0], dialect="multiverse")
+@pytest.mark.parametrize("family", ON_VLLM)
+def test_vllm_is_exact_when_it_grafts(models, family):
+    folder, reference = models(family, *(case.split(",")[0] for case in GRAFT))
+    with ParallelLLM(folder, dialect="multiverse") as llm:
+        for case in GRAFT:
+            traces = many(llm, case, 24)
+            seen = seen_in(traces)
+            assert seen["joined"] > 3, case
+            assert seen["taken_back"], case
+            assert seen["nested"] or case.startswith("para"), case
+            assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
+            assert not sum(trace.ledger.recomputed_tokens for trace in traces), case
+        assert llm.run(llm.engine.kv_is_free())
+
+
+def test_vllm_says_why_it_cannot_graft(tmp_path):
+    folder = torch_models.build("Mistral", tmp_path, sliding_window=80, head_dim=32)
+    with pytest.raises(InputError, match="attend to a window only; use engine='torch'"):
+        ParallelLLM(folder, dialect="multiverse", engine="vllm")
 
 
 class Off:

@@ -11,6 +11,7 @@ makes ``dialect="mine"`` work wherever a dialect is named.
 from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,6 +54,16 @@ def find(name: str) -> type[Any]:
     except (ImportError, AttributeError) as error:
         package = found.dist.name if found.dist else found.value
         raise InputError(f"dialect {name!r} of {package} cannot be loaded: {error}") from None
+
+
+def grafts(name: str, **options: Any) -> bool:
+    """Whether a dialect joins by graft under these options; of one that tells only once it is bound, True."""
+    dialect = find(name)
+    try:
+        settings = {field.name: field.default for field in fields(dialect)} | options
+        return bool(dialect.join_rule.fget(SimpleNamespace(**settings)) == "graft")
+    except (AttributeError, TypeError):
+        return True
 
 
 def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:

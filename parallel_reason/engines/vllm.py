@@ -1,9 +1,12 @@
 """The vLLM engine: an in-process ``AsyncLLM`` that batches the threads of all traces continuously.
 
 Forks cost what vLLM's prefix cache leaves to compute: children are requests that begin with their parent's tokens, and
-every full block of these is shared. Log-probs are vLLM's ``raw_logprobs``: of the model at temperature 1.
+every full block of these is shared. An engine that was started to graft keeps and hands out KV (`vllm_graft`), and
+then neither forks nor joins compute anything again. Log-probs are vLLM's ``raw_logprobs``: of the model at
+temperature 1.
 """
 
+import asyncio
 import logging
 import time
 import warnings
@@ -13,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
+from parallel_reason.engines.vllm_graft import compat
+from parallel_reason.engines.vllm_graft.facts import Facts
+from parallel_reason.engines.vllm_graft.joins import Joins
+from parallel_reason.engines.vllm_graft.pins import Pins
 from parallel_reason.engines.vllm_process import last_error, starting
 from parallel_reason.errors import EngineError, InputError, ModelError
 
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _SILENT = 1 << 30  # tokens between two outputs of a request that nobody watches: its first token and its end remain
+FREEING = 50  # looks, 10 ms apart, until KV counts as held
 CLOSE_S = 20  # seconds that vLLM's processes get to end before they are killed
 
 
@@ -27,17 +35,19 @@ class VllmEngine:
     """One model on vLLM. Make it with `start`."""
 
     name = "vllm"
-    capabilities = Capabilities(fork=True, graft=False, concurrent=True, update_weights=False)
 
-    def __init__(self, llm: "AsyncLLM", model: str, log: Path) -> None:
-        """Wrap a running AsyncLLM whose processes write to ``log``."""
+    def __init__(self, llm: "AsyncLLM", model: str, log: Path, graft: bool = False) -> None:
+        """Wrap a running AsyncLLM whose processes write to ``log``; it was started with `compat.options`, or not."""
         self.llm = llm
+        self.capabilities = Capabilities(fork=True, graft=graft, concurrent=True, update_weights=False)
+        self.joins = Joins(self._ask, Pins(self._send)) if graft else None
         self._log = log
         self._live: set[str] = set()
         self._unwanted: set[str] = set()
         self.model = model
         self.tokenizer: Any = llm.get_tokenizer()
-        self.context: int = llm.model_config.max_model_len
+        # With a graft, KV of a whole context is computed by a request that samples one token more.
+        self.context: int = llm.model_config.max_model_len - int(graft)
         self.vocabulary: int = llm.model_config.get_vocab_size()
         self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
 
@@ -50,6 +60,7 @@ class VllmEngine:
         dtype: str | None = None,
         kv_cache_gib: int | None = None,
         compile: bool | None = None,
+        graft: bool = False,
         **vllm_options: Any,
     ) -> "VllmEngine":
         """Load a model: a folder in Hugging Face layout, or a Hub id.
@@ -59,9 +70,11 @@ class VllmEngine:
             dtype: of weights and KV cache; on CPUs float32 if None, elsewhere the model's own.
             kv_cache_gib: memory for KV blocks on CPUs, whole GiB, 1 if None; for GPUs see ``gpu_memory_utilization``.
             compile: whether to compile the model; on GPUs if None. Compiling on CPUs costs a minute at every start.
+            graft: whether KV is kept and handed out, so that joins can graft.
             vllm_options: further fields of vLLM's ``AsyncEngineArgs``.
 
         Raises:
+            InputError: an option that vLLM does not have, or ``graft`` where that is not possible, with the reason.
             ModelError: nothing can be loaded from ``model``.
             EngineError: vLLM is not installed, or did not start.
         """
@@ -82,30 +95,59 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        with starting(compile, kv_cache_gib) as log:
+        if graft:
+            options |= compat.options()
+        with starting(compile, kv_cache_gib, graft) as log:
             try:
                 arguments = AsyncEngineArgs(**(options | vllm_options))
             except TypeError as error:
                 raise InputError(f"vLLM refuses an option: {error}") from None
             try:
-                llm = AsyncLLM.from_engine_args(arguments)
+                config = arguments.create_engine_config()
+                if graft and (reason := compat.why_not(config)):
+                    raise InputError(f"engine 'vllm' cannot graft with {model!r}: {reason}; use engine='torch'")
+                llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
+            except InputError:
+                raise
             except Exception as error:  # vLLM raises bare RuntimeError, ValueError, OSError and others at start
                 reason = last_error(log) or _first_line(error)
                 raise EngineError(f"engine 'vllm' could not start {model!r}: {reason} (log: {log})") from error
-        return cls(llm, model, log)
+        return cls(llm, model, log, graft)
 
     async def generate(self, request: Decode, on_tokens: OnTokens | None = None) -> Decoded:
-        """Decode until a stop; see `Engine`."""
+        """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has begun."""
+        self._live.add(request.id)
+        try:
+            if self.joins:
+                return await self.joins.generate(request, on_tokens)
+            decoded = Decoded()
+            await self._ask(request, None, decoded, on_tokens)
+            return decoded
+        finally:
+            self._live.discard(request.id)
+            self._unwanted.discard(request.id)
+
+    async def _ask(
+        self, request: Decode, facts: Facts | None, decoded: Decoded, on_tokens: OnTokens | None
+    ) -> int | None:
+        """Run one request on vLLM, and add to ``decoded`` what comes of it.
+
+        Returns:
+            How many of its tokens have KV that is pinned now, if that was asked for; None if it lost a pin.
+        """
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+        if request.id in self._unwanted:
+            decoded.reason = "abort"
+            return 0
         sampling = SamplingParams(
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
             top_k=request.sampling.top_k,
             seed=request.seed,
-            max_tokens=request.max_tokens,
+            max_tokens=max(request.max_tokens, 1),
             stop_token_ids=list(request.stop_ids),
             logprobs=0,
             flat_logprobs=True,
@@ -115,16 +157,17 @@ class VllmEngine:
             output_kind=RequestOutputKind.DELTA,
             stream_interval=1 if request.live else _SILENT,
             skip_clone=True,
+            extra_args={"kv_transfer_params": facts.travel()} if facts else None,
         )
-        decoded = Decoded()
         begun = time.perf_counter()
-        self._live.add(request.id)
+        had = len(decoded.ids)
+        pinned: int | None = None
         try:
             async for output in self.llm.generate(
                 TokensPrompt(prompt_token_ids=list(request.ids)), sampling, request.id
             ):
                 new = output.outputs[0]
-                if new.token_ids:
+                if new.token_ids and request.max_tokens:
                     if not decoded.ids:
                         decoded.first_token_s = time.perf_counter() - begun
                     decoded.ids += new.token_ids
@@ -133,15 +176,23 @@ class VllmEngine:
                         on_tokens(list(new.token_ids))
                 decoded.cached_tokens = output.num_cached_tokens or decoded.cached_tokens
                 if output.finished:
+                    if facts and new.finish_reason == "error":
+                        return None
                     decoded.reason = new.finish_reason if new.finish_reason in ("stop", "length") else "abort"
+                    pinned = (output.kv_transfer_params or {}).get("kept")
                 elif request.id in self._unwanted:
                     await self.llm.abort(request.id)
         except (EngineDeadError, EngineGenerateError, ValueError) as error:
             raise EngineError(f"engine 'vllm' failed: {_first_line(error.__cause__ or error)}") from error
-        finally:
-            self._live.discard(request.id)
-            self._unwanted.discard(request.id)
-        return decoded
+        if request.max_tokens == 0 and decoded.reason == "stop":
+            decoded.reason = "length"
+        tokens = len(request.ids) + len(decoded.ids) - had
+        if pinned is None:  # found at a stop text, which vLLM's scheduler does not know of
+            return tokens - 1
+        return min(pinned, tokens)
+
+    async def _send(self, parameters: dict[str, Any]) -> None:
+        await compat.send(self.llm, f"told/{time.monotonic_ns()}", parameters)
 
     async def abort(self, request_id: str) -> None:
         """End a request now; one that has not reached vLLM yet is ended at its first token."""
@@ -163,8 +214,18 @@ class VllmEngine:
         return scores
 
     async def kv_is_free(self) -> bool:
-        """Whether every KV block is free: no request, live or leaked, holds one. Empties the prefix cache if so."""
-        return bool(await self.llm.reset_prefix_cache())
+        """Whether every KV block is free: no request, live or leaked, and no KV holds one.
+
+        Empties the prefix cache if so.
+        """
+        if self.joins is None:
+            return bool(await self.llm.reset_prefix_cache())
+        await self.joins.pins.settle()
+        for _ in range(FREEING):  # a step that is under way frees its blocks when it ends
+            if len(self.joins.pins) == 0 and await self.llm.reset_prefix_cache():
+                return True
+            await asyncio.sleep(0.01)
+        return False
 
     async def close(self) -> None:
         """Shut vLLM down; returns when its processes are gone."""

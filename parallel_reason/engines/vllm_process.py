@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallel_reason.engines.vllm_graft import SWITCH
+
 # vLLM's own settings, where the user has made none.
 DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -19,17 +21,20 @@ _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def starting(compile: bool, kv_cache_gib: int | None) -> Iterator[Path]:
+def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
     """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
 
     - Their standard error goes to a log file, which is yielded; it stays if the start fails.
     - Without ``compile``, torch.compile is off in them: vLLM compiles parts of its sampler even in eager mode, which
       delays the first token by tens of seconds on CPUs.
+    - With ``graft``, models are loaded so that joins can graft.
     - The user's script is hidden from them: spawned processes run it again, unless it has a ``__main__`` guard.
     """
     settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
     if kv_cache_gib is not None:
         settings["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
+    if graft:
+        settings[SWITCH] = "1"
     if not compile:
         settings["TORCHDYNAMO_DISABLE"] = "1"
     handle, log = tempfile.mkstemp(prefix="parallel-reason-vllm-", suffix=".log")
