@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -28,6 +28,10 @@ def generate(
     engine: Annotated[str, typer.Option(help="What decodes.")] = "vllm",
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="A setting of the dialect, such as join_on=first.")
+    ] = None,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option("--engine-option", "-e", help="A setting of the engine, such as base_url=http://host:8000/v1."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print every trace as one line of JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Append every trace to this JSONL file as it finishes.")] = None,
@@ -62,7 +66,8 @@ def generate(
         first_error = error.errors()[0]
         name = "--" + str(first_error["loc"][0]).replace("_", "-")
         raise InputError(f"{name} {first_error['input']}: {first_error['msg'].lower()}") from None
-    options = dict(_setting(text) for text in option or [])
+    options = dict(_setting("--option", text) for text in option or [])
+    settings = dict(_setting("--engine-option", text) for text in engine_option or [])
     prompts = _prompts(prompt or [], file)
     from parallel_reason.llm import ParallelLLM
 
@@ -70,7 +75,7 @@ def generate(
     traces = len(prompts) * n
     with Sink(console, json=json, out=out) as sink:
         with console.status(f"loading {model or 'the embedded Countdown model'} on {engine}"):
-            llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine)
+            llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine, **settings)
         with llm:
             if traces == 1 and console.is_terminal and not json:
                 sink.add(0, asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console)), drawn=True)
@@ -85,11 +90,13 @@ def generate(
                     llm.generate(prompts, sampling, limits, on_trace=finished)
 
 
-def _setting(text: str) -> tuple[str, str]:
+def _setting(flag: str, text: str) -> tuple[str, Any]:
+    """``name=value``; a whole number becomes one."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"--option {text}: write it as name=value, such as join_on=first")
-    return name, value
+        example = "join_on=first" if flag == "--option" else "context=4096"
+        raise InputError(f"{flag} {text}: write it as name=value, such as {example}")
+    return name, int(value) if value.isdecimal() else value
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:
