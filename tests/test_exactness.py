@@ -15,7 +15,7 @@ from parallel_reason import Limits, ParallelLLM, SamplingParams
 from parallel_reason.check import BOUND, compare, load_reference
 from parallel_reason.controller import Run
 from parallel_reason.countdown import held_out
-from parallel_reason.dialects import bind
+from parallel_reason.dialects import bind, grafts
 from parallel_reason.errors import InputError
 from tests import test_torch_engine as torch_models
 from tests.grammars import FAMILIES, PROMPTS, build
@@ -115,6 +115,10 @@ def test_vllm_is_exact_when_it_grafts(models, case, family):
     assert seen["nested"] or name.startswith("para")
     assert not sum(trace.ledger.recomputed_tokens for trace in traces)
     assert max(compare(reference, trace).largest for trace in traces) < BOUND
+
+
+def test_what_grafts_is_known_before_an_engine_starts():
+    assert [case for case in CASES if grafts(case.split(",")[0], **CASES[case])] == GRAFT
 
 
 def test_vllm_says_why_it_cannot_graft(tmp_path):
