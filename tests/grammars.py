@@ -106,10 +106,11 @@ def build(folder: str, family: str, dialects: list[str], seed: int = 0, window: 
     torch.manual_seed(seed)
     config, kind = FAMILIES[family]
     width = 160
+    heads, kv_heads = (5, 1) if family == "qwen2" else (4, 2)  # its heads share the width out, in vLLM
     model = kind(
         config(
-            vocab_size=size, hidden_size=width, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=32, max_position_embeddings=window, tie_word_embeddings=False,
+            vocab_size=size, hidden_size=width, intermediate_size=128, num_hidden_layers=2, num_attention_heads=heads,
+            num_key_value_heads=kv_heads, head_dim=32, max_position_embeddings=window, tie_word_embeddings=False,
             eos_token_id=0, bos_token_id=None, pad_token_id=0, initializer_range=0.08,
             **({"sliding_window": None} if family == "mistral" else {}),
         )

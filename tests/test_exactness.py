@@ -15,7 +15,7 @@ from parallel_reason import Limits, ParallelLLM, SamplingParams
 from parallel_reason.check import BOUND, compare, load_reference
 from parallel_reason.controller import Run
 from parallel_reason.countdown import held_out
-from parallel_reason.dialects import bind
+from parallel_reason.dialects import bind, grafts
 from parallel_reason.errors import InputError
 from tests import test_torch_engine as torch_models
 from tests.grammars import FAMILIES, PROMPTS, build
@@ -103,18 +103,23 @@ def test_vllm_is_exact(models, dialects, family):
 
 
 @pytest.mark.parametrize("family", ON_VLLM)
-def test_vllm_is_exact_when_it_grafts(models, family):
-    folder, reference = models(family, *(case.split(",")[0] for case in GRAFT))
-    with ParallelLLM(folder, dialect="multiverse") as llm:
-        for case in GRAFT:
-            traces = many(llm, case, 24)
-            seen = seen_in(traces)
-            assert seen["joined"] > 3, case
-            assert seen["taken_back"], case
-            assert seen["nested"] or case.startswith("para"), case
-            assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
-            assert not sum(trace.ledger.recomputed_tokens for trace in traces), case
+@pytest.mark.parametrize("case", GRAFT)
+def test_vllm_is_exact_when_it_grafts(models, case, family):
+    name = case.split(",")[0]
+    folder, reference = models(family, name)
+    with ParallelLLM(folder, dialect=name) as llm:
+        traces = many(llm, case, 24)
         assert llm.run(llm.engine.kv_is_free())
+    seen = seen_in(traces)
+    assert seen["joined"] > 3
+    assert seen["taken_back"]
+    assert seen["nested"] or name.startswith("para")
+    assert not sum(trace.ledger.recomputed_tokens for trace in traces)
+    assert max(compare(reference, trace).largest for trace in traces) < BOUND
+
+
+def test_what_grafts_is_known_before_an_engine_starts():
+    assert [case for case in CASES if grafts(case.split(",")[0], **CASES[case])] == GRAFT
 
 
 def test_vllm_says_why_it_cannot_graft(tmp_path):

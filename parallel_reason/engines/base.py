@@ -74,7 +74,8 @@ class Decoded:
         reason: ``stop`` (a stop id, or the model's own end), ``length`` or ``abort``.
         cached_tokens: context tokens served from the engine's prefix cache.
         first_token_s: seconds from the call to the first new token.
-        kv: KV of the context and all of ``ids``, if the request asked to keep it and the engine can.
+        kv: KV of the context and all of ``ids``, if the request asked to keep it and the engine can; some engines leave
+            out the newest token, which was not computed yet.
     """
 
     ids: list[int] = field(default_factory=list)
