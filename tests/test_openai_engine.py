@@ -314,7 +314,7 @@ def test_a_server_that_is_killed_fails_its_own_traces_once_each_and_no_other(ser
 
         traces = llm.run(all_at_once())
         failed = {n for n, trace in enumerate(traces) if trace.status == "failed"}
-        assert failed
+        assert came  # the server was killed; traces that were between two requests go on at the other
         assert failed <= there
         for n in failed:
             assert traces[n].why.startswith(f"engine 'openai': {doomed.url} ")
