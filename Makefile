@@ -16,11 +16,11 @@ TORCH_VERSION ?= $(shell sed -n 's/^torch==//p' requirements/constraints.txt)
 READY := .venv/.ready
 INPUTS := pyproject.toml $(wildcard requirements/*) $(wildcard stubs/*/pyproject.toml)
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test check-gpu lint lock clean
 
 help: ## this list
 	@awk '/^##/ { sub(/^## ?/, ""); print } \
-		/^[a-z]+:.*## / { split($$0, part, /:.*## /); printf "  %-14s %s\n", part[1], part[2] }' Makefile
+		/^[a-z-]+:.*## / { split($$0, part, /:.*## /); printf "  %-14s %s\n", part[1], part[2] }' Makefile
 
 setup: $(READY) ## make .venv with all that the other targets need
 	@echo ".venv is ready"
@@ -30,6 +30,11 @@ demo: $(READY) ## run the embedded model on problems it has not seen
 
 test: $(READY) ## run the tests, on real vLLM
 	@.venv/bin/pytest
+
+check-gpu: .venv-gpu/.ready ## on a machine with a GPU: the exactness contract on vLLM's CUDA build, in .venv-gpu
+	@.venv-gpu/bin/python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: check nvidia-smi"'
+	@.venv-gpu/bin/parallel-reason doctor
+	@.venv-gpu/bin/pytest -v tests/test_gpu.py
 
 lint: $(READY) ## check style, formatting and types
 	@.venv/bin/ruff check
@@ -42,8 +47,14 @@ lock: ## write the versions now in .venv to requirements/constraints.txt
 	@mv .venv/constraints.txt requirements/constraints.txt
 
 clean: ## remove .venv and every cache
-	@rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-gpu dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv-gpu/.ready: pyproject.toml
+	@echo "Setting up .venv-gpu; it takes some minutes and 12 GB of disk"
+	@$(or $(PYTHON),python3.11) -m venv .venv-gpu
+	@.venv-gpu/bin/pip install --quiet --editable '.[gpu]' pytest hypothesis
+	@touch $@
 
 $(READY): $(INPUTS)
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' TORCH_VERSION='$(TORCH_VERSION)' bash requirements/setup.sh

@@ -22,6 +22,7 @@ from parallel_reason.controller import Run
 from parallel_reason.dialects import bind, find
 from parallel_reason.engines.base import Capabilities, Decode, Decoded
 from parallel_reason.layout import layout
+from parallel_reason.memory import Memory
 from parallel_reason.trace import Span
 
 EOS = "<eos>"
@@ -63,6 +64,7 @@ class Told:
     context = 4000
     eos_ids = frozenset({0})
     capabilities = Capabilities(fork=True, graft=False, concurrent=True, update_weights=False)
+    memory = Memory(None, 1)
 
     def __init__(self, tokenizer: Any, said: dict[str, list[str]]) -> None:
         """A text ends where a model would stop: at a stop of the dialect, or the end of text."""

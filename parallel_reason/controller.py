@@ -20,6 +20,7 @@ from parallel_reason.events import Ended, Event, Finished, Joined, Spawned, Toke
 from parallel_reason.ledger import tally
 from parallel_reason.limits import Limits
 from parallel_reason.line import Line
+from parallel_reason.memory import Share
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
 from parallel_reason.trace import Fork, JoinRule, Status, Thread, Trace
@@ -52,6 +53,7 @@ class Run:
         self.slots = asyncio.Semaphore(limits.threads)
         self.forks_left = limits.forks
         self.number = next(_run_numbers)
+        self.share = Share(engine.memory, self.number)
         self.requests = itertools.count()
         self.first_token: float | None = None
 
@@ -72,6 +74,7 @@ class Run:
             if alarm:
                 alarm.cancel()
             root.release()
+            self.share.close()
         done = time.perf_counter()
         first = None if self.first_token is None else self.first_token - started
         trace = Trace(
@@ -80,7 +83,7 @@ class Run:
             prompt=prompt,
             root=root.thread,
             answer=self._answer(root.thread),
-            ledger=tally(root.thread, done - started, first),
+            ledger=tally(root.thread, done - started, first, self.share.most),
         )
         if self.emit:
             self.emit(Finished(trace))
@@ -103,6 +106,8 @@ class Run:
                 line.ended = self._ended(line)
                 running = await self._act(line)
         self.budget.decoding -= 1
+        if not self.engine.capabilities.graft:
+            self.share.give_back(line)
         line.thread.text = decode(self.engine.tokenizer, [i for i in line.sampled if i not in self.engine.eos_ids])
         if self.emit:
             self.emit(Ended(line.thread.label, line.thread.status, line.thread.why))
@@ -142,7 +147,7 @@ class Run:
     async def _request(self, line: Line, tokens: int, stream: TextStream | None) -> Decoded | None:
         """Decode at most ``tokens`` more; None if the thread was cancelled or failed, which is then recorded."""
         asked = time.perf_counter()
-        async with self.slots:
+        async with self.slots, self.share.room(line, tokens):
             begun = time.perf_counter()
             line.thread.queued_s += begun - asked
             if line.cancelled is not None:
@@ -150,7 +155,7 @@ class Run:
                 line.end("cancelled", line.cancelled)
                 return None
             stops = self.dialect.stops(line.depth)
-            line.request = f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}"
+            line.request = self._name(line)
             request = Decode(
                 id=line.request,
                 ids=line.context,
@@ -173,13 +178,9 @@ class Run:
             finally:
                 line.request = None
                 line.thread.running_s += time.perf_counter() - begun
-        line.thread.prefilled_tokens += len(line.context)
-        line.thread.cached_tokens += decoded.cached_tokens
-        line.thread.recomputed_tokens += max(0, line.known - decoded.cached_tokens)
-        line.known = len(line.context) + max(0, len(decoded.ids) - 1)  # the newest token may have no KV yet
-        line.add(decoded.ids, decoded.logprobs)
-        if decoded.kv is not None:
-            line.hold(decoded.kv)
+            line.thread.recomputed_tokens += max(0, line.known - decoded.cached_tokens)
+            line.take(decoded)
+            self.engine.memory.learn(line.depth, len(decoded.ids))
         if decoded.reason == "abort":
             self.budget.refund(tokens - len(decoded.ids))
             line.end("cancelled", line.cancelled or "aborted by the engine")
@@ -225,6 +226,9 @@ class Run:
         finally:
             thread.waiting_s += time.perf_counter() - started
             labels = tuple(child.thread.label for child in line.children)
+            if rule == "message":
+                for below in line.children:
+                    self.share.give_back(below)
             line.joined(rule)
         line.write(join.glue)
         if self.emit:
@@ -254,26 +258,28 @@ class Run:
             return "length", f"limits.context={self.budget.context}"
         if line.torn:
             return "failed", "KV of what it sees was never computed"
-        request = Decode(
-            id=f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}",
-            ids=line.context,
-            max_tokens=0,
-            stop_ids=frozenset(),
-            sampling=self.sampling,
-            positions=line.positions,
-            held=line.held,
-            keep=True,
-        )
-        try:
-            decoded = await self.engine.generate(request)
-        except EngineError as error:
-            return "failed", str(error)
-        line.thread.prefilled_tokens += len(line.context)
-        line.thread.cached_tokens += decoded.cached_tokens
-        line.known = len(line.context)
-        if decoded.kv is not None:
-            line.hold(decoded.kv)
+        async with self.share.room(line, 0) as there_is:
+            if not there_is:
+                return "cancelled", line.cancelled or "no room"
+            request = Decode(
+                id=self._name(line),
+                ids=line.context,
+                max_tokens=0,
+                stop_ids=frozenset(),
+                sampling=self.sampling,
+                positions=line.positions,
+                held=line.held,
+                keep=True,
+            )
+            try:
+                line.take(await self.engine.generate(request))
+            except EngineError as error:
+                return "failed", str(error)
         return None
+
+    def _name(self, line: Line) -> str:
+        """Of the next request of a thread."""
+        return f"{self.number}/{self.sample}/{line.thread.label}/{next(self.requests)}"
 
     def _text(self, glue: tuple[Glue, ...]) -> str:
         return decode(self.engine.tokenizer, [token for piece in glue for token in piece.ids])
@@ -303,6 +309,7 @@ class Run:
     async def _cancel(self, line: Line, why: str) -> None:
         """Stop a thread and all below it; what they wrote is kept."""
         line.cancelled = why
+        self.share.refuse(line)
         if line.request is not None:
             await self.engine.abort(line.request)
         for child in line.children:

@@ -22,6 +22,8 @@ class Ledger(Noun):
         prefilled_tokens: sent to the engine as context, over all requests of the trace.
         cached_tokens: of these, served from the engine's prefix cache.
         recomputed_tokens: of these, computed although this trace had already computed them once.
+        kv_blocks: the most KV blocks that the trace held at once, and was promised for what its running threads were
+            about to sample; of as many tokens as the engine's blocks have.
         threads, forks, malformed_forks, failed_threads: how many.
         wall_s, first_token_s: from the start of the trace to its end, and to its first sampled token.
     """
@@ -34,6 +36,7 @@ class Ledger(Noun):
     prefilled_tokens: int = 0
     cached_tokens: int = 0
     recomputed_tokens: int = 0
+    kv_blocks: int = 0
     threads: int = 1
     forks: int = 0
     malformed_forks: int = 0
@@ -48,7 +51,7 @@ def critical_path(thread: "Thread") -> int:
     return thread.tokens("sampled") + below
 
 
-def tally(root: "Thread", wall_s: float = 0.0, first_token_s: float | None = None) -> Ledger:
+def tally(root: "Thread", wall_s: float = 0.0, first_token_s: float | None = None, kv_blocks: int = 0) -> Ledger:
     """The ledger of a finished tree of threads."""
     threads = list(root.walk())
     sampled = sum(thread.tokens("sampled") for thread in threads)
@@ -62,6 +65,7 @@ def tally(root: "Thread", wall_s: float = 0.0, first_token_s: float | None = Non
         prefilled_tokens=sum(thread.prefilled_tokens for thread in threads),
         cached_tokens=sum(thread.cached_tokens for thread in threads),
         recomputed_tokens=sum(thread.recomputed_tokens for thread in threads),
+        kv_blocks=kv_blocks,
         threads=len(threads),
         forks=sum(len(thread.forks) for thread in threads),
         malformed_forks=sum(len(thread.malformed) for thread in threads),

@@ -1,9 +1,10 @@
 """A thread while it runs: its record, and what the next request needs."""
 
+import asyncio
 from collections.abc import Iterable
 
 from parallel_reason.dialects.base import Amend, Ended, Glue, Returned, View
-from parallel_reason.engines.base import KV
+from parallel_reason.engines.base import KV, Decoded
 from parallel_reason.trace import JoinRule, Origin, Span, Status, Thread
 
 
@@ -20,6 +21,9 @@ class Line:
         sampled: what it sampled and did not take back; ``since`` of these came before its newest join. ``drawn`` counts
             all that it sampled.
         torn: whether it sees tokens of a graft whose KV nobody holds, so that it can never go on.
+        blocks: KV blocks that it holds beyond the full ones of its first ``shared`` tokens, which are its parent's;
+            ``borrowed`` are those of its children, until the request after a join has taken from them.
+        room: what it waits for before a request runs; see `Memory.ask`.
         cancelled: why it shall stop, once somebody said so.
         request: the id of the request that runs.
     """
@@ -45,6 +49,10 @@ class Line:
         self.joins = 0
         self.ended: Ended = "start"
         self.torn = False
+        self.shared = len(self.context)
+        self.blocks = 0
+        self.borrowed = 0
+        self.room: asyncio.Future[bool] | None = None
         self.cancelled: str | None = None
         self.request: str | None = None
         self.children: list[Line] = []
@@ -96,6 +104,16 @@ class Line:
         self.drawn += len(ids)
         self.critical_path += len(ids)
         self._extend(ids, sampled=True)
+
+    def take(self, decoded: Decoded) -> None:
+        """What came of a request for all that it sees."""
+        self.thread.prefilled_tokens += len(self.context)
+        self.thread.cached_tokens += decoded.cached_tokens
+        self.known = len(self.context) + max(0, len(decoded.ids) - 1)  # the newest token may have no KV yet
+        if decoded.ids:
+            self.add(decoded.ids, decoded.logprobs)
+        if decoded.kv is not None:
+            self.hold(decoded.kv)
 
     def _extend(self, ids: list[int], sampled: bool) -> None:
         self.context += ids
@@ -165,6 +183,7 @@ class Line:
             if rule == "message":
                 child.release()
             self.owned += child.owned
+            self.borrowed += child.blocks + child.borrowed
             self.critical_path = max(self.critical_path, child.critical_path)
         self.mine = self.mine[: len(self.context)] + [False] * (len(self.context) - len(self.mine))
         self.floor = len(self.context)

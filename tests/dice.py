@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 from parallel_reason.engines.base import Capabilities, Decoded
+from parallel_reason.memory import Memory
 from parallel_reason.text import TextStream
 from tests.grammars import CHAINS, read
 
@@ -13,6 +14,7 @@ class Dice:
 
     name, model, context = "dice", "dice", 4000
     capabilities = Capabilities(fork=True, graft=False, concurrent=True, update_weights=False)
+    memory = Memory(None, 1)
 
     def __init__(self, tokenizer, dialect, seed, spoil=0.03):
         self.tokenizer = tokenizer

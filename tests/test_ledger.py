@@ -47,7 +47,7 @@ def test_tally_equals_naive_counts(root):
     while waiting:
         every.append(waiting.pop())
         waiting += [child for fork in every[-1].forks for child in fork.children]
-    ledger = tally(root, 2.5, 0.5)
+    ledger = tally(root, 2.5, 0.5, 7)
     for origin in ("sampled", "injected", "prompt"):
         assert getattr(ledger, f"{origin}_tokens") == [token.origin for token in tokens].count(origin)
     for name in ("prefilled_tokens", "cached_tokens", "recomputed_tokens"):
@@ -56,7 +56,7 @@ def test_tally_equals_naive_counts(root):
     assert ledger.forks == sum(len(thread.forks) for thread in every)
     assert ledger.malformed_forks == sum(len(thread.malformed) for thread in every)
     assert ledger.failed_threads == len([thread for thread in every if thread.status == "failed"])
-    assert (ledger.wall_s, ledger.first_token_s) == (2.5, 0.5)
+    assert (ledger.wall_s, ledger.first_token_s, ledger.kv_blocks) == (2.5, 0.5, 7)
     assert ledger.acceleration * ledger.critical_path_tokens == (
         ledger.sampled_tokens if ledger.critical_path_tokens else 0
     )

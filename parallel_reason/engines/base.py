@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from parallel_reason.memory import Memory
 from parallel_reason.sampling import SamplingParams
 
 StopReason = Literal["stop", "length", "abort"]
@@ -111,6 +112,7 @@ class Engine(Protocol):
         context: tokens a thread may see, prompt and output together.
         vocabulary: token ids run from 0 to one below it.
         eos_ids: the model's own ends of text.
+        memory: its KV blocks; whoever sends requests asks there for room.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Engine(Protocol):
     vocabulary: int
     eos_ids: frozenset[int]
     capabilities: Capabilities
+    memory: Memory
 
     async def generate(self, request: Decode, on_tokens: OnTokens | None = None) -> Decoded:
         """Decode until a stop; an aborted request returns what it has.

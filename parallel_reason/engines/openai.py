@@ -20,6 +20,7 @@ from parallel_reason.engines.openai_routing import Servers
 from parallel_reason.engines.openai_server import Card, Server
 from parallel_reason.engines.openai_wire import Piece, decoding, scoring
 from parallel_reason.errors import InputError, ModelError
+from parallel_reason.memory import Memory
 
 FREED_S = 2.0  # seconds that a server gets to free the KV of requests that have ended
 _IDLE_S = 2.0  # a connection is used again for so long; vLLM itself closes it after 5 s
@@ -40,6 +41,7 @@ class OpenAIEngine:
         self.tokenizer = tokenizer
         self.context = card.context
         self.vocabulary = len(tokenizer)
+        self.memory = Memory(None, 1)  # servers queue by themselves, and do not tell how large their blocks are
         self.eos_ids = frozenset({tokenizer.eos_token_id} - {None})
 
     @classmethod

@@ -15,6 +15,7 @@ from parallel_reason.engines.torch_model import Model, first_line
 from parallel_reason.engines.torch_request import Request
 from parallel_reason.engines.vllm import check_model
 from parallel_reason.errors import EngineError, InputError, ParallelReasonError
+from parallel_reason.memory import Memory
 
 
 class TorchEngine:
@@ -30,6 +31,7 @@ class TorchEngine:
         self.context = context
         self.vocabulary: int = model.config.vocab_size
         self.eos_ids = model.eos_ids()
+        self.memory = Memory(pool.limit, 1, preempts=False)
         self._pool = pool
         self._batch = Batch(model, pool, context)
         self._worker = worker

@@ -22,6 +22,7 @@ from parallel_reason.engines.vllm_graft.joins import Joins
 from parallel_reason.engines.vllm_graft.pins import Pins
 from parallel_reason.engines.vllm_process import last_error, starting
 from parallel_reason.errors import EngineError, InputError, ModelError
+from parallel_reason.memory import Memory
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -39,7 +40,7 @@ class VllmEngine:
     def __init__(self, llm: "AsyncLLM", model: str, log: Path, graft: bool = False) -> None:
         """Wrap a running AsyncLLM whose processes write to ``log``; it was started with `compat.options`, or not."""
         self.llm = llm
-        self.capabilities = Capabilities(fork=True, graft=graft, concurrent=True, update_weights=False)
+        self.capabilities = Capabilities(fork=True, graft=graft, concurrent=True, update_weights=True)
         self.joins = Joins(self._ask, Pins(self._send)) if graft else None
         self._log = log
         self._live: set[str] = set()
@@ -49,6 +50,8 @@ class VllmEngine:
         # With a graft, KV of a whole context is computed by a request that samples one token more.
         self.context: int = llm.model_config.max_model_len - int(graft)
         self.vocabulary: int = llm.model_config.get_vocab_size()
+        cache = llm.vllm_config.cache_config
+        self.memory = Memory(cache.num_gpu_blocks - 1, cache.block_size)  # vLLM keeps one for itself
         self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
 
     @classmethod
@@ -213,6 +216,27 @@ class VllmEngine:
             scores = [entry[token].logprob for entry, token in zip(entries, ids[1:], strict=True)]
         return scores
 
+    async def update_weights(self, model: str) -> None:
+        """Go on with the weights of another folder of the same architecture and shapes.
+
+        Requests under way wait, and go on with the new weights and KV of them; so does all KV that is held. What was
+        sampled before was sampled, and its log-probs given, by the old ones.
+
+        Raises:
+            ModelError: no model lies there.
+            EngineError: vLLM could not load it; then the engine cannot be used any more.
+        """
+        check_model(model)
+        await self.llm.pause_generation(mode="keep", clear_cache=False)
+        try:
+            await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+            await self.llm.reset_prefix_cache(reset_connector=True)  # lets go of pins, which the next line needs
+            await self.llm.reset_prefix_cache(reset_running_requests=True)
+        except Exception as error:  # vLLM passes on whatever a worker raised
+            await self.close()
+            raise EngineError(f"engine 'vllm' could not load the weights of {model!r}: {_first_line(error)}") from error
+        await self.llm.resume_generation()
+
     async def kv_is_free(self) -> bool:
         """Whether every KV block is free: no request, live or leaked, and no KV holds one.
 
@@ -228,10 +252,10 @@ class VllmEngine:
         return False
 
     async def close(self) -> None:
-        """Shut vLLM down; returns when its processes are gone."""
+        """Shut vLLM down; returns when its processes are gone. A second call does nothing."""
         self.llm.shutdown(timeout=CLOSE_S)
         # AsyncLLM's finaliser calls shutdown once more, and fails in an interpreter that is already torn down.
-        vars(self.llm)["shutdown"] = lambda: None
+        vars(self.llm)["shutdown"] = lambda timeout=None: None
         self._log.unlink(missing_ok=True)
 
 

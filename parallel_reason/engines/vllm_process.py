@@ -13,6 +13,7 @@ from parallel_reason.engines.vllm_graft import SWITCH
 # vLLM's own settings, where the user has made none.
 DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # one core for this process, the rest for the model
     "VLLM_NO_USAGE_STATS": "1",
