@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from picture import THREADS, fills, picture, swatch
 
 from parallel_reason import Limits, SamplingParams, Trace
 from parallel_reason.controller import Run
@@ -173,22 +174,12 @@ SCENES = {
 
 WIDTH, NARROWEST, TOP, LETTER, CELL = 800, 600, 92, 7, 15  # pixels
 LONGEST = 24  # letters of a label
-THREADS = ("#64748b", "#2f7ed8", "#d9730d", "#1f9d63")  # the root, and its children in turn
 ORIGINS = {
     "prompt": "the prompt",
     "sampled": "the model wrote it",
     "injected": "the controller wrote it",
     "copied": "a copy of a child's",
 }
-STYLE = """
-text { font: 11px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2328; }
-.quiet { fill: #59636e; } .gone { text-decoration: line-through; fill: #8b949e; }
-.card { fill: #ffffff; } .line { stroke: #ffffff; stroke-width: 1; fill: none; } .edge { stroke: #c9d1d9; fill: none; }
-@media (prefers-color-scheme: dark) {
-text { fill: #e6edf3; } .quiet { fill: #9da7b1; } .gone { fill: #6e7681; }
-.card { fill: #0d1117; } .line { stroke: #0d1117; } .edge { stroke: #3d444d; }
-}
-""".strip()
 
 
 @dataclass(frozen=True)
@@ -221,21 +212,6 @@ def tokens(trace: Trace, words: Words) -> list[Token]:
             taken_back = not mask[later[later > i], i].all()  # its own thread went on and does not see it
             out.append(Token(text, int(row.positions[i]), segment.thread, origin, mask[i].tolist(), taken_back))
     return out
-
-
-def fills(used: set[tuple[str, int]]) -> Iterator[str]:
-    """The patterns of cells: the colour says the thread, the pattern who wrote the token."""
-    marks = {
-        "prompt": '<circle cx="3" cy="3" r="1.2" fill="{}"/>',
-        "injected": '<path d="M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2" stroke="{}" stroke-width="1.5"/>',
-        "copied": '<path d="M0,1.5 h6 M0,4.5 h6" stroke="{}" stroke-width="1"/>',
-    }
-    for origin, thread in sorted(used):
-        colour, opacity = THREADS[thread], 1 if origin == "sampled" else 0.4
-        ground = f'<rect width="6" height="6" fill="{colour}" fill-opacity="{opacity}"/>'
-        mark = marks.get(origin, "").format(colour)
-        head = f'<pattern id="{origin}{thread}" width="6" height="6" patternUnits="userSpaceOnUse">'
-        yield f"{head}{ground}{mark}</pattern>"
 
 
 def short(text: str, length: int) -> str:
@@ -280,14 +256,12 @@ def legend(rows: list[Token], names: list[str], y: int) -> Iterator[str]:
     """Which colour is which thread, and which pattern which origin."""
     x = 8
     for number, name in enumerate(names):
-        yield f'<rect x="{x}" y="{y}" width="12" height="12" fill="{THREADS[number]}"/>'
-        yield f'<text x="{x + 17}" y="{y + 10}">thread {name}</text>'
+        yield from swatch(x, y, THREADS[number], f"thread {name}")
         x += 110
     x = 8
     for origin in ORIGINS:
         if any(row.origin == origin for row in rows):
-            yield f'<rect x="{x}" y="{y + 20}" width="12" height="12" fill="url(#{origin}0)"/>'
-            yield f'<text x="{x + 17}" y="{y + 30}">{ORIGINS[origin]}</text>'
+            yield from swatch(x, y + 20, f"url(#{origin}0)", ORIGINS[origin])
             x += 34 + 7 * len(ORIGINS[origin])
     if any(row.taken_back for row in rows):
         yield f'<text class="gone" x="{x}" y="{y + 30}">taken back</text>'
@@ -300,18 +274,12 @@ def draw(trace: Trace, words: Words) -> str:
     cell = min(CELL, (WIDTH - left - 8) // len(rows))
     bottom = TOP + len(rows) * cell
     width, height = max(NARROWEST, left + len(rows) * cell + 8), bottom + 52
-    size = f'width="{width}" height="{height}"'
     body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size}>',
-        f"<style>{STYLE}</style>",
-        *fills({(row.origin, row.thread) for row in rows} | {(row.origin, 0) for row in rows}),
-        f'<rect class="card" {size} rx="6"/>',
         *labels(rows, cell, left),
         *grid(rows, cell, left),
         *legend(rows, [thread.label for thread in trace.threads], bottom + 10),
-        "</svg>",
     ]
-    return "\n".join(body) + "\n"
+    return picture(width, height, fills({(row.origin, thread) for row in rows for thread in (row.thread, 0)}), body)
 
 
 def main(folder: Path) -> None:

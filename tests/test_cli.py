@@ -45,6 +45,8 @@ def test_help_teaches():
         (["generate", "--file", "/no/file"], "cannot read /no/file"),
         (["generate"], "no prompt"),
         (["generate", "1,2=3", "--out", "/no/folder/x.jsonl"], "cannot write /no/folder/x.jsonl"),
+        (["validate", "/no/file", "--dialect", "spawn_join"], "cannot read /no/file: No such file"),
+        (["validate", __file__, "--dialect", "spawn_join", "--model", "/no/model"], "no model '/no/model'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(args, says):
@@ -53,6 +55,21 @@ def test_bad_input_is_one_line_and_status_1(args, says):
     assert says in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_training_text_is_validated_line_by_line(tmp_path):
+    texts = ["<spawn>1+2=3<sep>2+3=5</spawn><join><none><sep><none></join>no", "<spawn>1+2=3", "1+\u20282"]
+    rows = [*(json.dumps({"said": text}, ensure_ascii=False) for text in texts), "{", '{"text": "1"}']
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(rows))
+    done = call("validate", file, "--dialect", "spawn_join", "--field", "said")
+    assert done.returncode == 1
+    *wrong, last = done.stdout.splitlines()
+    assert [line.partition(":")[0].partition(",")[0] for line in wrong] == ["line 1", "line 2", "line 4", "line 5"]
+    assert "no JSON object with a text under 'said'" in wrong[-1]
+    assert last == "1 of 5 texts are well-formed spawn_join"
+    file.write_text(json.dumps({"text": "1+2=3"}))
+    assert call("validate", file, "--dialect", "spawn_join").returncode == 0
 
 
 def test_an_unknown_option_is_status_2():

@@ -36,16 +36,19 @@ def test_every_dialect_has_a_section_and_a_picture(name):
 def test_every_picture_is_shown_and_small():
     shown = set(re.findall(r"\]\((layouts/\S+)\)", PAGE))
     assert shown == {f"layouts/{path.name}" for path in (DOCS / "layouts").iterdir()}
-    for path in (DOCS / "layouts").iterdir():
+    assert "](graft.svg)" in (DOCS / "graft.md").read_text()
+    for path in (*(DOCS / "layouts").iterdir(), DOCS / "graft.svg"):
         assert path.stat().st_size < 60_000
         assert int(re.search(r'<svg[^>]* width="(\d+)"', path.read_text())[1]) <= 800
 
 
 def test_pictures_are_what_the_code_draws(tmp_path):
-    """After a change of a rule: ``python docs/draw_layouts.py``."""
+    """After a change of a rule: ``python docs/draw_layouts.py``, ``python docs/draw_graft.py``."""
     subprocess.run([sys.executable, DOCS / "draw_layouts.py", tmp_path], check=True)
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in (DOCS / "layouts").iterdir()}
+    subprocess.run([sys.executable, DOCS / "draw_graft.py", tmp_path / "graft.svg"], check=True)
+    assert (tmp_path / "graft.svg").read_bytes() == (DOCS / "graft.svg").read_bytes()
 
 
 def test_the_example_runs_as_another_package(tmp_path):

@@ -11,6 +11,7 @@ from parallel_reason.cli.check import check
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
+from parallel_reason.cli.validate import validate
 from parallel_reason.errors import ParallelReasonError
 
 INTERRUPTED = 130
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(demo)
 app.command()(check)
+app.command()(validate)
 app.command()(doctor)
 
 
