@@ -11,9 +11,7 @@
 """
 
 import asyncio
-import random
 import statistics
-import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -25,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from evals.parser import seconds_a_token
-from parallel_reason import SamplingParams, Trace
+from evals.rig import GREEDY, NEVER, model_folder, spread, words
+from parallel_reason import Trace
 from parallel_reason.engines.base import Decode, Engine
 from parallel_reason.engines.torch import TorchEngine
 from parallel_reason.engines.vllm import VllmEngine
@@ -34,33 +33,6 @@ from parallel_reason.masks import flex
 from parallel_reason.trace import Fork, Span, Thread
 
 PREFIX, CHILDREN, NEW = 500, 8, 128
-WORDS = 4096
-NEVER: frozenset[int] = frozenset()
-GREEDY = SamplingParams()
-
-
-def model_folder(layers: int, width: int) -> str:
-    """A random Qwen3 whose end of text never comes up."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from parallel_reason.countdown.vocabulary import tokenizer
-
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=WORDS, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=max(1, width // 128), head_dim=64,
-        max_position_embeddings=16384, tie_word_embeddings=True, eos_token_id=1, pad_token_id=0, bos_token_id=None,
-    )  # fmt: skip
-    model = Qwen3ForCausalLM(config)
-    folder = tempfile.mkdtemp()
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
-
-
-def words(count: int, seed: int) -> list[int]:
-    """Random ids."""
-    return random.Random(seed).choices(range(400, WORDS), k=count)
 
 
 async def fork(engine: Engine, ids: list[int], children: int, new: int) -> float:
@@ -146,11 +118,6 @@ def alternately(first: Callable[[], float], second: Callable[[], float], pairs: 
     first(), second()
     taken = [(first(), second()) for _ in range(pairs)]
     return [a for a, _ in taken], [b for _, b in taken]
-
-
-def spread(values: list[float]) -> str:
-    """Median, range and count."""
-    return f"{statistics.median(values):.3g} [{min(values):.3g}, {max(values):.3g}], n={len(values)}"
 
 
 def bench(pairs: Annotated[int, typer.Option(help="Runs of each ratio.")] = 5) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from parallel_reason.budget import Budget
-from parallel_reason.dialects.base import Amend, Child, Dialect, End, Glue, Join, Malformed, Split
+from parallel_reason.dialects.base import Amend, Child, Dialect, Glue, Join, Split
 from parallel_reason.engines.base import Decode, Decoded, Engine
 from parallel_reason.errors import EngineError
 from parallel_reason.events import Ended, Event, Finished, Joined, Spawned, Tokens
@@ -24,7 +24,6 @@ from parallel_reason.memory import Share
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
 from parallel_reason.trace import Fork, JoinRule, Status, Thread, Trace
-from parallel_reason.trace import Malformed as MalformedFork
 
 Emit = Callable[[Event], None]
 _run_numbers = itertools.count()
@@ -122,27 +121,14 @@ class Run:
     async def _act(self, line: Line) -> bool:
         """Do what the dialect says of a thread that stopped; whether it samples on."""
         act = self.dialect.step(line.view)
-        if isinstance(act, Amend):
-            line.amend(act)
-        elif isinstance(act, Malformed):
-            line.thread.malformed.append(MalformedFork(at=len(line.thread.spans), reason=act.reason))
-            if act.ends:
-                line.end("finished", act.reason)
-                return False
-        elif isinstance(act, End):
-            line.end("finished", self.engine.tokenizer.convert_ids_to_tokens(line.context[-1]))
+        if not isinstance(act, Split):
+            return line.follow(act, self.engine.tokenizer)
+        if line.depth >= self.limits.depth or self.forks_left == 0:
+            line.end("length", self.limits.name("depth" if line.depth >= self.limits.depth else "forks"))
             return False
-        elif isinstance(act, Split):
-            if line.depth >= self.limits.depth:
-                line.end("length", self.limits.name("depth"))
-                return False
-            if self.forks_left == 0:
-                line.end("length", self.limits.name("forks"))
-                return False
-            self.forks_left -= 1
-            line.amend(Amend(act.take_back, act.glue))
-            return await self._fork(line, act.children)
-        return True
+        self.forks_left -= 1
+        line.amend(Amend(act.take_back, act.glue))
+        return await self._fork(line, act.children)
 
     async def _request(self, line: Line, tokens: int, stream: TextStream | None) -> Decoded | None:
         """Decode at most ``tokens`` more; None if the thread was cancelled or failed, which is then recorded."""

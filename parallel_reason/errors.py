@@ -1,5 +1,7 @@
 """Errors that a caller can act on: each names the value that was wrong and what to do."""
 
+from pydantic import ValidationError
+
 
 class ParallelReasonError(Exception):
     """Base of every error this package raises on purpose."""
@@ -19,3 +21,9 @@ class ModelError(ParallelReasonError):
 
 class EngineError(ParallelReasonError):
     """An engine that cannot start, or that died; names the engine."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; of several that pydantic found, the first."""
+    said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return (said.strip() or type(error).__name__).splitlines()[0]

@@ -21,14 +21,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from parallel_reason.dialects.base import Amend, Child, Dialect, End, Glue, Malformed, Split
+from parallel_reason.dialects.base import Amend, Child, Dialect, Glue, Malformed, Split, ids_of
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import InputError
 from parallel_reason.ledger import tally
 from parallel_reason.line import Line
 from parallel_reason.text import TextStream, decode
 from parallel_reason.trace import Fork, Thread, Trace
-from parallel_reason.trace import Malformed as MalformedFork
 
 DEEPEST, FEWEST_ALIKE = 64, 2  # how far blocks may nest; children of a fork whose headers do not tell them apart
 
@@ -148,19 +147,7 @@ class _Replay:
     def act(self, line: Line) -> bool:
         """Do what the dialect says; whether the thread samples on."""
         act = self.dialect.step(line.view)
-        if isinstance(act, Amend):
-            self.expect(act.glue)
-            line.amend(act)
-        elif isinstance(act, Malformed):
-            self.notes.append(Problem(max(0, self.at - 1), act.reason))
-            line.thread.malformed.append(MalformedFork(at=len(line.thread.spans), reason=act.reason))
-            if act.ends:
-                line.end("finished", act.reason)
-                return False
-        elif isinstance(act, End):
-            line.end("finished", self.tokenizer.convert_ids_to_tokens(line.context[-1]))
-            return False
-        elif isinstance(act, Split):
+        if isinstance(act, Split):
             if self.at == len(self.ids) or line.depth == DEEPEST:
                 line.end("length", "the text ends" if self.at == len(self.ids) else f"nested {DEEPEST} deep")
                 self.notes.append(Problem(max(0, self.at - 1), "a fork without children"))
@@ -168,7 +155,11 @@ class _Replay:
             self.expect(act.glue)
             line.amend(Amend(act.take_back, act.glue))
             return self.fork(line, act.children)
-        return True
+        if isinstance(act, Amend):
+            self.expect(act.glue)
+        if isinstance(act, Malformed):
+            self.notes.append(Problem(max(0, self.at - 1), act.reason))
+        return line.follow(act, self.tokenizer)
 
     def fork(self, line: Line, asked: tuple[Child, ...]) -> bool:
         """Read the children and the join; whether the parent samples on."""
@@ -225,7 +216,7 @@ class _Replay:
     def match(self, glue: tuple[Glue, ...], at: int | None = None) -> int | None:
         """Where the tokens end that say the same as ``glue``, blanks apart; None if others follow."""
         start = stop = self.at if at is None else at
-        written = [token for piece in glue for token in piece.ids]
+        written = ids_of(glue)
         wanted, got = self.bare(written), ""
         while got != wanted:
             if stop == len(self.ids) or not wanted.startswith(got.rstrip("\ufffd")):
@@ -246,4 +237,4 @@ class _Replay:
 
     def text(self, glue: Iterable[Glue]) -> str:
         """What the controller writes, as text."""
-        return decode(self.tokenizer, [token for piece in glue for token in piece.ids]).strip()
+        return decode(self.tokenizer, ids_of(glue)).strip()

@@ -14,7 +14,7 @@ A child that sampled nothing left nothing to see. A span that ``drops`` tokens b
 them. A position is one more than the last that the thread sees, plus the span's ``shift``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,14 +63,8 @@ class Layout:
     segments: tuple[Segment, ...]
 
     def mask(self) -> Bools:
-        """Dense visibility, [tokens, tokens]: row i is what token i sees. Memory is quadratic; for short rows."""
-        seen = np.zeros((len(self.ids), len(self.ids)), dtype=bool)
-        for segment in self.segments:
-            rows = slice(segment.start, segment.stop)
-            for start, stop in segment.visible:
-                seen[rows, start:stop] = True
-            seen[rows, rows] = np.tri(segment.stop - segment.start, dtype=bool)
-        return seen
+        """Dense visibility; see `visibility`."""
+        return visibility(((segment.start, segment.stop, segment.visible) for segment in self.segments), len(self.ids))
 
     def intervals(self) -> tuple[Ints, Ints]:
         """Visibility in linear memory.
@@ -88,6 +82,20 @@ class Layout:
             rows = [*segment.visible, (segment.start, segment.stop)]
             table[number, : len(rows)] = rows
         return owner, table
+
+
+def visibility(segments: Iterable[tuple[int, int, Iterable[Sequence[int]]]], tokens: int) -> Bools:
+    """Dense visibility, [tokens, tokens]: row i is what token i sees. Memory is quadratic; for short rows.
+
+    Args:
+        segments: ``start``, ``stop`` and ``visible`` of each `Segment`; a token in none of them sees nothing.
+    """
+    seen = np.zeros((tokens, tokens), dtype=bool)
+    for start, stop, visible in segments:
+        for first, last in visible:
+            seen[start:stop, first:last] = True
+        seen[start:stop, start:stop] = np.tri(stop - start, dtype=bool)
+    return seen
 
 
 def layout(trace: Trace) -> Layout:

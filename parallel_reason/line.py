@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
-from parallel_reason.dialects.base import Amend, Ended, Glue, Returned, View
+from parallel_reason.dialects.base import Amend, End, Ended, Glue, GoOn, Malformed, Returned, View
 from parallel_reason.engines.base import KV, Decoded
 from parallel_reason.trace import JoinRule, Origin, Span, Status, Thread
+from parallel_reason.trace import Malformed as MalformedFork
 
 
 class Line:
@@ -120,6 +122,20 @@ class Line:
         self.mine += [sampled] * len(ids)
         self.positions += range(self.position, self.position + len(ids))
         self.position += len(ids)
+
+    def follow(self, act: GoOn | End | Malformed | Amend, tokenizer: Any) -> bool:
+        """Do what a dialect says of a thread that stopped and does not fork; whether it samples on."""
+        if isinstance(act, Amend):
+            self.amend(act)
+        if isinstance(act, Malformed):
+            self.thread.malformed.append(MalformedFork(at=len(self.thread.spans), reason=act.reason))
+            if act.ends:
+                self.end("finished", act.reason)
+                return False
+        if isinstance(act, End):
+            self.end("finished", tokenizer.convert_ids_to_tokens(self.context[-1]))
+            return False
+        return True
 
     def amend(self, amend: Amend) -> None:
         """Take back what was sampled last, and write glue in its place."""

@@ -5,11 +5,12 @@ Positions and visibility come from `layout`; nothing here knows a rule of its ow
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parallel_reason import Trace
-from parallel_reason.layout import layout
+from parallel_reason.layout import layout, visibility
 
 IGNORED = -100
 
@@ -47,14 +48,9 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         "position_ids": torch.zeros(shape, dtype=torch.long),
         "shift_labels": torch.full(shape, IGNORED),
     }
-    mask = torch.zeros(len(rows), longest, longest, dtype=torch.bool)
-    mask |= torch.eye(longest, dtype=torch.bool)  # padding sees itself: a row that sees nothing is NaN
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     for number, row in enumerate(rows):
         for name, values in batch.items():
             values[number, : len(row["input_ids"])] = torch.tensor(row[name])
-        for start, stop, visible in row["segments"]:
-            for first, last in visible:
-                mask[number, start:stop, first:last] = True
-            mask[number, start:stop, start:stop] = causal[: stop - start, : stop - start]
+    seen = np.stack([visibility(row["segments"], longest) for row in rows])
+    mask = torch.from_numpy(seen) | torch.eye(longest, dtype=torch.bool)  # padding sees itself: else its row is NaN
     return {**batch, "attention_mask": mask[:, None]}

@@ -85,6 +85,32 @@ def build_model(width: int, layers: int, seed: int) -> Any:
     )
 
 
+def settings(run: Path, steps: int, batch: int, seed: int, save: int) -> Any:
+    """TRL's settings: it takes the rows as they are, and writes checkpoints that a run can resume from."""
+    import torch
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(run),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        max_grad_norm=1.0,
+        logging_steps=50,
+        save_steps=save,
+        save_total_limit=2,
+        report_to="none",
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
+        gradient_checkpointing=False,
+        disable_tqdm=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
 def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
     run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
@@ -103,7 +129,7 @@ def train(
     """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
     import torch
     from datasets import IterableDataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     from rl.decisions import Watch
     from rl.muon import Muon
@@ -123,25 +149,7 @@ def train(
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
-        args=SFTConfig(
-            output_dir=str(run),
-            max_steps=steps + polish,
-            per_device_train_batch_size=batch,
-            seed=seed,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=False,
-            max_grad_norm=1.0,
-            logging_steps=50,
-            save_steps=save,
-            save_total_limit=2,
-            report_to="none",
-            dataloader_num_workers=0,
-            remove_unused_columns=False,
-            gradient_checkpointing=False,
-            disable_tqdm=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
+        args=settings(run, steps + polish, batch, seed, save),
         train_dataset=IterableDataset.from_generator(
             rows,
             gen_kwargs={

@@ -22,7 +22,7 @@ def soup_model(tmp_path_factory):
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<eos>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.decoder = decoders.Fuse()
-    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
+    core.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in tags])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}b"
     torch.manual_seed(7)

@@ -3,10 +3,10 @@
 import random
 from collections import Counter
 
+from evals.grammars import CHAINS, read
 from parallel_reason.engines.base import Capabilities, Decoded
 from parallel_reason.memory import Memory
 from parallel_reason.text import TextStream
-from tests.grammars import CHAINS, read
 
 
 class Dice:

@@ -46,7 +46,7 @@ def test_help_teaches():
         (["generate"], "no prompt"),
         (["generate", "1,2=3", "--out", "/no/folder/x.jsonl"], "cannot write /no/folder/x.jsonl"),
         (["validate", "/no/file", "--dialect", "spawn_join"], "cannot read /no/file: No such file"),
-        (["validate", __file__, "--dialect", "spawn_join", "--model", "/no/model"], "no model '/no/model'"),
+        (["validate", __file__, "--dialect", "spawn_join", "--model", "/no/model"], "no tokenizer in '/no/model'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(args, says):

@@ -5,15 +5,18 @@ import os
 import random
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from evals.grammars import PROMPTS, tokenizer, tokenizer_of
 from parallel_reason import Limits, SamplingParams
 from parallel_reason.controller import Run
-from parallel_reason.dialects import OWN, bind, find, known
+from parallel_reason.dialects import OWN, bind, find, grafts, known
+from parallel_reason.dialects.base import Act, Amend, Glue, Returned, View
 from parallel_reason.errors import InputError, ModelError
 from parallel_reason.layout import layout
 from parallel_reason.trace import Trace
 from tests.dice import Dice, Replay, Script
-from tests.grammars import PROMPTS, tokenizer, tokenizer_of
 
 NAMES = [dialect.name for dialect in OWN]
 COUNT = 50_000 if os.environ.get("ALL_SEQUENCES") else 400  # threads made, and as many mutated
@@ -81,6 +84,62 @@ def test_no_sequence_raises_or_loops_and_every_request_is_what_the_layout_shows(
     assert forks > COUNT / 25
     assert joins
     assert malformed or name in ("parallel_r1", "parathinker")  # in these nothing can be malformed
+
+
+TAGS = [tag for dialect in OWN for tag in dialect.tags.values()]
+PIECES = [*TAGS, *PROMPTS.values(), "Goal Reached", "1:", "2.1:", "<", "a", "\n", "<eos>"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
+COUNTS = st.integers(0, 2)
+KINDS = {"tokens": tokenizer_of(NAMES), "text": tokenizer([])}
+VIEWS = st.tuples(COUNTS, TEXTS, TEXTS, COUNTS, COUNTS, st.sampled_from(["start", "stop", "eos"]))
+CHILDREN = st.lists(st.tuples(TEXTS, TEXTS, st.booleans(), st.sampled_from(["stop", "eos", "limit", "lost"])))
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), ("parallel_r1", {"view": "seen"})])
+@pytest.mark.parametrize("kind", list(KINDS))
+@settings(deadline=None)  # no clock: the machine may be busy
+@given(shown=VIEWS, came=CHILDREN)
+@example(shown=(0, "", "", 0, 1, "stop"), came=[("", "", False, "lost")] * 9)
+def test_a_dialect_answers_whatever_it_is_shown(name, options, kind, shown, came):
+    """Views that no run makes are among them: an answer must not hang on what an engine or a controller does."""
+    tokens = KINDS[kind if name != "spawn_join" else "tokens"]
+    dialect, (depth, seen, sampled, since, joins, ended) = bind(name, tokens, **options), shown
+    view = View(depth, tokens.encode(seen + sampled), tokens.encode(sampled), since, joins, ended)
+    assert isinstance(dialect.step(view), Act)
+    children = []
+    for header, said, ran, came_to in came:
+        ids = tokens.encode(said)
+        children.append(Returned((Glue(tuple(tokens.encode(header))),), ids, ids, ran, came_to))
+    join = dialect.join(view, children)
+    assert any(piece.ids for piece in join.glue)
+    assert len(join.closes) in (0, len(children))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rule"),
+    [
+        ("spawn_join", {"join_on": "first"}, "message"),
+        ("apr", {}, "message"),
+        ("multiverse", {}, "graft"),
+        ("npr", {}, "graft"),
+        ("threadweaver", {}, "relinearise"),
+        ("parallel_r1", {"paths": 3}, "graft"),
+        ("parallel_r1", {"view": "unseen"}, "graft"),
+        ("parallel_r1", {"view": "seen"}, "relinearise"),
+        ("parathinker", {"paths": 3}, "graft"),
+    ],
+)
+def test_the_join_rule_is_known_by_the_options_and_kept_when_they_are_bound(name, options, rule):
+    assert find(name).joins_by(**options) == rule
+    assert bind(name, tokenizer_of([name]), **options).join_rule == rule
+    assert grafts(name, **options) == (rule == "graft")
+
+
+def test_a_stop_that_the_text_does_not_show_leaves_the_thread_as_it_is():
+    """As from a server that leaves special tokens out of the text in which it looks for stops."""
+    assert written(told("apr", {"0": ["a<Sub Search", "b<eos>"]}, tokens=KINDS["text"]), KINDS["text"])["0"] == (
+        "a<Sub Searchb<eos>"
+    )
 
 
 def told(name, said, limits=ROOMY, tokens=None, **options):
@@ -322,6 +381,41 @@ def test_a_child_is_joined_however_it_ends(name, root, child, after, wanted):
     assert cut.status == ("length" if "LONG" in wanted else "finished")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "root", "child", "copy"),
+    [
+        ("multiverse", {}, GOAL(OUTLINE(1) + OUTLINE(2)), "{<Path>\n2:}", ""),
+        ("npr", {}, PLAN("<plan>1:o<plan>2:o"), "{<step>\n2:}", ""),
+        ("threadweaver", {}, WEAVE(OUTLINE(1) + OUTLINE(2)), "{\n<Thread>\n2:}", "(<Thread>\n2:\n</Thread>)"),
+        ("parallel_r1", {}, "<Parallel>", "{<Path>}", ""),
+        ("parallel_r1", {"view": "seen"}, "<Parallel>", "{<Path>}", "(<Path></Path>)"),
+        ("parathinker", {"paths": 2}, "", "{<think2>}", ""),
+    ],
+)
+def test_a_child_that_never_ran_stays_as_it_is_and_only_a_copy_of_it_is_closed(name, options, root, child, copy):
+    trace = told(name, {"0": [root] if root else []}, Limits(children=1), **options)
+    assert trace.threads[2].status == "cancelled"
+    assert written(trace)["0.1"] == child
+    assert ("(" in written(trace)["0"]) == bool(copy)
+    assert copy in written(trace)["0"]
+
+
+@pytest.mark.parametrize(("name", "tag"), [("threadweaver", "\n</Thread>"), ("parallel_r1", "</Path>")])
+def test_a_first_child_that_never_ran_is_laid_down_with_the_others(name, tag):
+    tokens = tokenizer_of([name])
+    dialect = bind(name, tokens, **({"view": "seen"} if name == "parallel_r1" else {}))
+
+    def child(header, said, ended):  # a header may come in pieces
+        ids, pieces = tokens.encode(said), (Glue(tuple(tokens.encode(piece))) for piece in header)
+        return Returned(tuple(pieces), ids, ids, bool(said), ended)
+
+    children = [child("ab", "", "lost"), child("cd", "x", "stop"), child("ef", "y<eos>", "eos")]
+    join = dialect.join(View(0, [], [], 0, 0, "stop"), children)
+    copies = [tokens.decode(list(piece.ids)) for piece in join.glue if piece.copied]
+    assert copies == ["ab" + tag, "cdx", "efy" + tag]
+    assert join.closes == (Amend(),) * 3
+
+
 def test_a_fork_inside_a_child_runs_where_the_grammar_nests_and_is_bounded_by_depth():
     said = {"0": [GOAL(OUTLINE(1)), "c<eos>"], "0.0": ["x" + GOAL(OUTLINE("1.1")), "w</Path>"], "0.0.0": ["y</Path>"]}
     deep, flat = told("multiverse", said), told("multiverse", said, Limits(depth=1))
@@ -378,6 +472,7 @@ def test_a_dialect_of_another_package_is_found_and_a_broken_one_is_named(tmp_pat
     known.cache_clear()
     try:
         assert bind("guest", tokenizer([])).name == "guest"
+        assert grafts("guest")  # known before it is bound
         assert find("npr").__name__ == "Npr"  # ours is never replaced
         with pytest.raises(InputError, match=r"^dialect 'lost' of guests cannot be loaded: No module named"):
             find("lost")

@@ -14,12 +14,13 @@ PAGE = (DOCS / "dialects.md").read_text()
 TRY = """
 from draw_layouts import SCENES, Scene, Told, Words
 
-from parallel_reason.dialects import bind, find
+from parallel_reason.dialects import bind, find, grafts
 from vote_package.vote import Child, Split, View, Vote
 
 tokenizer = Words(["<try>", "</try>"])
 {lines}
 assert find("vote") is Vote
+assert not grafts("vote")
 said = {{"0": ["so <try>", " done<eos>"], "0.0": [" 5</try>"], "0.1": [" 6</try>"], "0.2": [" 6</try>"]}}
 trace, words = Scene("vote", said).play()
 print("".join(words.decode(span.ids) for span in trace.root.spans))

@@ -35,6 +35,19 @@ def test_a_seed_repeats_and_another_does_not(soup):
     assert soup.run(draw("c", 5)) != soup.run(draw("d", 6))
 
 
+def test_a_stop_text_that_is_a_special_token_stops(soup):
+    sep = soup.engine.tokenizer.get_vocab()["<sep>"]
+    drawn = SamplingParams(temperature=1.0)
+
+    async def ask():
+        requests = (Decode(f"{n}", [10, 11], 60, NEVER, drawn, ("<sep>",), seed=n) for n in range(20))
+        return await asyncio.gather(*map(soup.engine.generate, requests))
+
+    written = [decoded.ids for decoded in soup.run(ask()) if sep in decoded.ids]
+    assert written
+    assert all(ids.index(sep) == len(ids) - 1 for ids in written)
+
+
 def test_an_aborted_request_returns_what_it_has_and_frees_its_kv(soup):
     async def cut():
         seen = []

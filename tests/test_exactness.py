@@ -4,59 +4,24 @@ The torch engine is held to it for every dialect and three model families, vLLM 
 ``ALL_FAMILIES=1`` adds the other families.
 """
 
-import asyncio
 import os
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from parallel_reason import Limits, ParallelLLM, SamplingParams
+from evals.grammars import FAMILIES, build
+from parallel_reason import ParallelLLM
 from parallel_reason.check import BOUND, compare, load_reference
-from parallel_reason.controller import Run
 from parallel_reason.countdown import held_out
-from parallel_reason.dialects import bind, grafts
+from parallel_reason.dialects import grafts
 from parallel_reason.errors import InputError
-from tests import test_torch_engine as torch_models
-from tests.grammars import FAMILIES, PROMPTS, build
+from tests import letters
+from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
+from tests.cases import WILD as WILD
 
-WILD = Limits(depth=3, children=6, forks=12, tokens=900, tokens_per_thread=60)
 EVERY = bool(os.environ.get("ALL_FAMILIES"))
 ON_TORCH = list(FAMILIES) if EVERY else ["qwen3", "llama", "gemma3"]
 ON_VLLM = ["qwen3", "qwen2", "llama", "mistral"] if EVERY else ["qwen3"]
-CASES = {
-    "spawn_join": {}, "spawn_join, message alone": {"prefix": "message"}, "spawn_join, first": {"join_on": "first"},
-    "apr": {}, "multiverse": {}, "npr": {}, "threadweaver": {}, "parallel_r1, seen": {"view": "seen", "paths": 3},
-    "parallel_r1, unseen": {}, "parathinker": {"paths": 3},
-}  # fmt: skip
-GRAFT = ["multiverse", "npr", "parallel_r1, unseen", "parathinker"]
-NO_GRAFT = [case for case in CASES if case not in GRAFT]
-
-
-def many(llm, case, count):
-    """Traces that run at once, so that forks of one meet the batches and the cache of the others."""
-    name = case.split(",")[0]
-    dialect = bind(name, llm.engine.tokenizer, **CASES[case])
-    ids = llm.engine.tokenizer.encode(PROMPTS.get(name, "ab"))
-
-    async def all_at_once():
-        sampling = SamplingParams(temperature=1.0, seed=3)
-        runs = [Run(llm.engine, dialect, sampling, WILD, sample) for sample in range(count)]
-        return await asyncio.gather(*(run.trace("", ids) for run in runs))
-
-    return llm.run(all_at_once())
-
-
-def seen_in(traces):
-    """How many forks, children below children, forks after a join, and places where something was taken back."""
-    seen = Counter(forks=0, nested=0, again=0, taken_back=0, joined=0)
-    for thread in (thread for trace in traces for thread in trace.threads):
-        seen["forks"] += len(thread.forks)
-        seen["nested"] += thread.label.count(".") > 1
-        seen["again"] += len(thread.forks) > 1
-        seen["joined"] += any(span.origin == "sampled" for fork in thread.forks for span in thread.spans[fork.at :])
-        seen["taken_back"] += sum(span.drops > 0 for span in thread.spans)
-    return seen
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +31,8 @@ def models(tmp_path_factory):
 
     def make(family, *dialects):
         if (family, dialects) not in made:
-            folder = build(str(tmp_path_factory.mktemp("model")), family, list(dialects))
+            seed = 1 if family == "qwen2" else 2  # of those that were tried, one that joins often in every dialect
+            folder = build(str(tmp_path_factory.mktemp("model")), family, list(dialects), seed)
             made[family, dialects] = folder, load_reference(folder)
         return made[family, dialects]
 
@@ -76,12 +42,8 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("family", ON_TORCH)
 @pytest.mark.parametrize("case", CASES)
 def test_the_torch_engine_is_exact(models, case, family):
-    folder, reference = models(family, case.split(",")[0])
-    with (
-        ParallelLLM(folder, engine="torch")
-        if "spawn" in case
-        else ParallelLLM(folder, engine="torch", dialect=case.split(",")[0]) as llm
-    ):
+    folder, reference = models(family, dialect_of(case))
+    with ParallelLLM(folder, engine="torch", dialect=dialect_of(case)) as llm:
         traces = many(llm, case, 24)
         assert llm.run(llm.engine.kv_is_free())
     seen = seen_in(traces)
@@ -96,34 +58,34 @@ def test_the_torch_engine_is_exact(models, case, family):
 def test_vllm_is_exact(models, dialects, family):
     folder, reference = models(family, *dialects)
     with ParallelLLM(folder, dialect=dialects[0]) as llm:
-        for case in (case for case in NO_GRAFT if case.split(",")[0] in dialects):
+        for case in (case for case in NO_GRAFT if dialect_of(case) in dialects):
             traces = many(llm, case, 32)
             assert seen_in(traces)["joined"] > 3, case
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
 @pytest.mark.parametrize("family", ON_VLLM)
-@pytest.mark.parametrize("case", GRAFT)
-def test_vllm_is_exact_when_it_grafts(models, case, family):
-    name = case.split(",")[0]
-    folder, reference = models(family, name)
-    with ParallelLLM(folder, dialect=name) as llm:
-        traces = many(llm, case, 24)
-        assert llm.run(llm.engine.kv_is_free())
-    seen = seen_in(traces)
-    assert seen["joined"] > 3
-    assert seen["taken_back"]
-    assert seen["nested"] or name.startswith("para")
-    assert not sum(trace.ledger.recomputed_tokens for trace in traces)
-    assert max(compare(reference, trace).largest for trace in traces) < BOUND
+@pytest.mark.parametrize("dialects", [("multiverse", "parathinker"), ("npr", "parallel_r1")])
+def test_vllm_is_exact_when_it_grafts(models, dialects, family):
+    folder, reference = models(family, *dialects)
+    with ParallelLLM(folder, dialect=dialects[0]) as llm:
+        for case in (case for case in GRAFT if dialect_of(case) in dialects):
+            traces = many(llm, case, 24)
+            assert llm.run(llm.engine.kv_is_free()), case
+            seen = seen_in(traces)
+            assert seen["joined"] > 3, case
+            assert seen["taken_back"], case
+            assert seen["nested"] or case.startswith("para"), case
+            assert not sum(trace.ledger.recomputed_tokens for trace in traces), case
+            assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
 def test_what_grafts_is_known_before_an_engine_starts():
-    assert [case for case in CASES if grafts(case.split(",")[0], **CASES[case])] == GRAFT
+    assert [case for case in CASES if grafts(dialect_of(case), **CASES[case])] == GRAFT
 
 
 def test_vllm_says_why_it_cannot_graft(tmp_path):
-    folder = torch_models.build("Mistral", tmp_path, sliding_window=80, head_dim=32)
+    folder = letters.build("Mistral", tmp_path, sliding_window=80, head_dim=32)
     with pytest.raises(InputError, match="attend to a window only; use engine='torch'"):
         ParallelLLM(folder, dialect="multiverse", engine="vllm")
 

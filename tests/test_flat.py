@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from evals.grammars import PROMPTS, tokenizer_of
 from parallel_reason import Limits, SamplingParams
 from parallel_reason.controller import Run
 from parallel_reason.dialects import OWN, bind
@@ -11,7 +12,6 @@ from parallel_reason.errors import InputError
 from parallel_reason.flat import flatten, parse, problems
 from parallel_reason.layout import layout
 from tests.dice import Dice
-from tests.grammars import PROMPTS, tokenizer_of
 
 NAMES = [dialect.name for dialect in OWN]
 LIMITS = Limits(depth=3, children=8, forks=6, tokens=1500, tokens_per_thread=200)

@@ -4,8 +4,10 @@ from functools import cache
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from parallel_reason.layout import layout
 from parallel_reason.trace import Fork, Span, Thread, Trace
 from rl.packing import IGNORED, collate, pack
 from tests.strategies import WORDS, depth_first, read, traces
@@ -88,6 +90,15 @@ def test_every_sampled_token_is_a_label_once_and_no_other_token_is(trace):
     wanted = [token.id for token in depth_first(trace.root) if token.origin == "sampled"]
     assert [label for label in row["shift_labels"] if label != IGNORED] == wanted
     assert row["input_ids"] == [token.id for token in depth_first(trace.root)]
+
+
+@given(st.lists(traces(runnable=True), min_size=1, max_size=3))
+def test_a_batch_shows_each_row_what_its_layout_shows_and_padding_itself(batch):
+    masks = collate([pack(trace) for trace in batch])["attention_mask"]
+    for trace, mask in zip(batch, masks, strict=True):
+        seen = torch.from_numpy(layout(trace).mask())
+        padding = torch.eye(mask.shape[-1] - len(seen), dtype=torch.bool)
+        assert torch.equal(mask[0], torch.block_diag(seen, padding))
 
 
 def start(*threads):

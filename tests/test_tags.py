@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.grammars import tokenizer
 from parallel_reason.dialects import find
 from parallel_reason.dialects.base import Stops
 from parallel_reason.dialects.tags import Tags
 from tests.dice import Replay
-from tests.grammars import tokenizer
 from tests.test_dialects import BLOCK, GOAL, OUTLINE, PLAN, WEAVE, decode_all, told, written
 
 LITERALS = find("multiverse").tags

@@ -4,84 +4,64 @@ import asyncio
 import gc
 import random
 
-import numpy as np
 import pytest
 import torch
-import transformers
 
-from parallel_reason import SamplingParams
-from parallel_reason.engines.base import Decode
 from parallel_reason.engines.vllm import VllmEngine
 from parallel_reason.errors import EngineError, InputError
-from tests.test_torch_engine import WORDS, build
+from tests.house import House, ask, preemptions
+from tests.letters import build_endless, words
 
 BLOCKS = 40  # of 32 tokens
 
 
-def words(seed, count):
-    return np.random.default_rng(seed).integers(1, len(WORDS), count).tolist()
+class AbortError(Exception):
+    pass
 
 
-def ask(name, ids, tokens, *, temperature=0.0, seed=None, **options):
-    return Decode(name, list(ids), tokens, frozenset(), SamplingParams(temperature=temperature), seed=seed, **options)
-
-
-class House:
-    """An engine on an event loop of its own, and the same model under plain transformers."""
+class Joining(House):
+    """One whose engine grafts."""
 
     def __init__(self, folder, **options):
-        self.runner = asyncio.Runner()
-        self.run = self.runner.run
-        self.engine = self.run(VllmEngine.start(folder, graft=True, **options))
-        self.plain = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        )
+        super().__init__(folder, VllmEngine.start(folder, graft=True, **options))
         self.number = 0
 
     def name(self):
         self.number += 1
         return str(self.number)
 
-    def check(self, ids, decoded, positions=None, mask=None):
-        """What was sampled has the log-probs that transformers gives it."""
-        every = ids + decoded.ids
-        count = len(every)
-        seen = torch.ones(count, count, dtype=torch.bool).tril()
-        if mask is not None:
-            seen[: len(ids), : len(ids)] &= mask
-        places = [*positions, *range(positions[-1] + 1, positions[-1] + 1 + len(decoded.ids))] if positions else None
-        with torch.no_grad():
-            logits = self.plain(
-                input_ids=torch.tensor([every]),
-                position_ids=torch.tensor([places or list(range(count))]),
-                attention_mask=torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None],
-                use_cache=False,
-            ).logits[0]
-        logprobs = logits[len(ids) - 1 : -1].log_softmax(-1)
-        chosen = logprobs.gather(1, torch.tensor(decoded.ids)[:, None])[:, 0]
-        np.testing.assert_allclose(decoded.logprobs, chosen, atol=1e-4)
+    async def draw(self, ids, tokens, seed=None, cue=None, mask=None, **options):
+        """What a request samples: exact, aborted or not; ``cue`` is called with the request's name as it begins.
 
-    async def family(self, prompt, lengths, seed, glue=(7, 8)):
+        Raises:
+            AbortError: it was.
+        """
+        name = self.name()
+        if cue:
+            cue(name)
+        decoded = await self.engine.generate(ask(name, ids, tokens, temperature=1.0, seed=seed, **options))
+        if decoded.ids:
+            self.check(ids, decoded, options.get("positions"), mask, drawn=True)
+        if decoded.reason == "abort":
+            raise AbortError
+        assert len(decoded.ids) == tokens
+        return decoded
+
+    async def family(self, prompt, lengths, seed, glue=(7, 8), cue=None):
         """A parent, children that are sampled side by side, and all that a join of them is made from.
 
         Returns:
             KV to release; and ids, positions, mask and held KV of the join.
         """
-        generate = self.engine.generate
-        parent = await generate(ask(self.name(), prompt, 0, keep=True))
+        parent = await self.draw(prompt, 0, cue=cue, keep=True)
         sampled = await asyncio.gather(*(
-            generate(ask(
-                self.name(), [*prompt, 1 + n], length, temperature=1.0, seed=seed + n, held=(parent.kv,), keep=True
-            ))
+            self.draw([*prompt, 1 + n], length, seed + n, cue, held=(parent.kv,), keep=True)
             for n, length in enumerate(lengths)
         ))  # fmt: skip
         whole = await asyncio.gather(*(
-            generate(ask(self.name(), [*prompt, 1 + n, *child.ids], 0, held=(child.kv,), keep=True))
+            self.draw([*prompt, 1 + n, *child.ids], 0, cue=cue, held=(child.kv,), keep=True)
             for n, child in enumerate(sampled)
         ))  # fmt: skip
-        for n, child in enumerate(sampled):
-            self.check([*prompt, 1 + n], child)
-            child.kv.release()
         begin, ids, positions = len(prompt), list(prompt), list(range(len(prompt)))
         parts, own = [parent.kv[:begin]], []
         for n, (child, kv) in enumerate(zip(sampled, whole, strict=True)):
@@ -90,6 +70,7 @@ class House:
             own += [n] * (1 + len(child.ids))
             parts.append(kv.kv[begin:])
             kv.kv.release()
+            child.kv.release()
         parent.kv.release()
         last = max(positions)
         ids += glue
@@ -101,34 +82,23 @@ class House:
                     mask[begin + one, begin + other] = False
         return ids, positions, mask, tuple(parts)
 
-    async def join(self, prompt, lengths, seed, tokens, between=None):
-        ids, positions, mask, held = await self.family(prompt, lengths, seed)
+    async def join(self, prompt, lengths, seed, tokens, between=None, cue=None):
+        ids, positions, mask, held = await self.family(prompt, lengths, seed, cue=cue)
         try:
             if between:
                 await between()
-            joined = await self.engine.generate(
-                ask(self.name(), ids, tokens, temperature=1.0, seed=seed, positions=positions, held=held)
-            )
+            joined = await self.draw(ids, tokens, seed, cue, mask, positions=positions, held=held)
         finally:
             for kv in held:
                 kv.release()
-        self.check(ids, joined, positions, mask)
-        assert len(joined.ids) == tokens
         return ids, joined
-
-    def close(self):
-        self.run(self.engine.close())
-        self.runner.close()
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A model that never ends by itself, in so little memory that a few joins at once do not fit."""
-    folder = build("Qwen3", tmp_path_factory.mktemp("endless"), head_dim=32, eos_token_id=len(WORDS) + 1)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.eos_token = None
-    tokenizer.save_pretrained(folder)
-    house = House(folder, context=640, num_gpu_blocks_override=BLOCKS)
+    folder = build_endless("Qwen3", tmp_path_factory.mktemp("endless"), head_dim=32)
+    house = Joining(folder, context=640, num_gpu_blocks_override=BLOCKS, disable_log_stats=False)
     yield house
     house.close()
 
@@ -180,11 +150,14 @@ def test_pins_that_a_reset_took_are_computed_again(house):
     assert house.engine.joins.repeated > before
 
 
-def test_joins_that_do_not_fit_side_by_side_are_preempted_and_still_exact(house):
+def test_joins_that_do_not_fit_side_by_side_lose_blocks_and_pins_and_are_still_exact(house):
     async def crowd():
         await asyncio.gather(*(house.join(words(n, 90), (60, 61, 62), 100 + 10 * n, 150) for n in range(8)))
 
+    before, repeated = preemptions(), house.engine.joins.repeated
     house.run(crowd())
+    assert preemptions() > before
+    assert house.engine.joins.repeated > repeated
 
 
 def test_a_join_that_cannot_fit_beside_its_children_says_so(house):
@@ -196,26 +169,34 @@ def test_a_join_that_cannot_fit_beside_its_children_says_so(house):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_aborts_and_cancels_leave_nothing_behind(house, seed):
+def test_aborts_and_cancels_leave_nothing_behind_and_the_others_exact(house, seed):
     dice = random.Random(seed)
+    fates = dice.sample(["cancel"] * 3 + ["abort"] * 3 + ["live"] * 2, 8)
 
-    async def one(n):
-        await asyncio.sleep(dice.random() * 0.2)
-        await house.join(words(n, 40), (30, 20), 10 * n, 40)
+    async def one(number, fate):
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        striking, begun = [], 0
+        since = dice.randrange(6)  # of its six requests
 
-    async def chaos():
-        tasks = [asyncio.create_task(one(n)) for n in range(8)]
-        for task in dice.sample(tasks, 6):
-            await asyncio.sleep(dice.random() * 0.1)
-            if dice.random() < 0.5:
+        def cue(name):
+            nonlocal begun
+            begun += 1
+            if begun > since and fate != "live":
+                loop.call_later(dice.random() * 0.02, strike, name)
+
+        def strike(name):
+            if fate == "cancel":
                 task.cancel()
             else:
-                for name in list(house.engine._live):
-                    if dice.random() < 0.3:
-                        await house.engine.abort(name)
-        await asyncio.gather(*tasks, return_exceptions=True)
+                striking.append(loop.create_task(house.engine.abort(name)))
 
-    house.run(chaos())
+        return await house.join(words(number, 40), (30, 20), 10 * number, 40, cue=cue)
+
+    async def chaos():
+        return await asyncio.gather(*(one(*lot) for lot in enumerate(fates)), return_exceptions=True)
+
+    ends = {"cancel": asyncio.CancelledError, "abort": AbortError, "live": tuple}
+    assert [type(end) for end in house.run(chaos())] == [ends[fate] for fate in fates]
     gc.collect()  # what a cancelled task held goes with it
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from parallel_reason.cli.output import Sink, draw, progress_bar, summary
+from parallel_reason.cli.output import Sink, draw, run_all, summary
 from parallel_reason.countdown.problem import Problem, held_out
 from parallel_reason.countdown.verify import solves
 from parallel_reason.limits import Limits
@@ -61,16 +61,9 @@ def demo(
 
 
 def _run(llm: "ParallelLLM", console: Console, name: str, tasks: list[Problem], limits: Limits, sink: Sink) -> Row:
-    with progress_bar(console) as progress:
-        bar = progress.add_task(name, total=len(tasks))
-
-        def finished(index: int, trace: Trace) -> None:
-            sink.add(index, trace)
-            progress.advance(bar)
-
-        begun = time.perf_counter()
-        traces: list[Trace] = llm.generate([str(task) for task in tasks], limits=limits, on_trace=finished)
-        return Row(name, traces, time.perf_counter() - begun)
+    begun = time.perf_counter()
+    traces = run_all(llm, [str(task) for task in tasks], sink, console, name=name, limits=limits)
+    return Row(name, traces, time.perf_counter() - begun)
 
 
 def _table(tasks: list[Problem], rows: list[Row]) -> Table:

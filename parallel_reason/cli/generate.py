@@ -3,17 +3,18 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from parallel_reason.cli.output import Sink, draw, progress_bar
+from parallel_reason.cli.output import Sink, draw, run_all
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.sampling import SamplingParams
-from parallel_reason.trace import Trace
+
+T = TypeVar("T", Limits, SamplingParams)
 
 
 def generate(
@@ -54,40 +55,35 @@ def generate(
 
     Example: parallel-reason generate 22,26,31,53=27
     """
-    bounds = {
-        "threads": threads, "children": children, "forks": forks, "depth": depth,
-        "tokens_per_thread": tokens_per_thread, "tokens": tokens, "critical_path_tokens": critical_path_tokens,
-        "deadline_s": deadline_s, "context": context,
-    }  # fmt: skip
-    try:
-        limits = Limits(**{name: value for name, value in bounds.items() if value is not None})
-        sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, n=n, seed=seed)
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        name = "--" + str(first_error["loc"][0]).replace("_", "-")
-        raise InputError(f"{name} {first_error['input']}: {first_error['msg'].lower()}") from None
+    limits = _checked(
+        Limits, threads=threads, children=children, forks=forks, depth=depth, tokens_per_thread=tokens_per_thread,
+        tokens=tokens, critical_path_tokens=critical_path_tokens, deadline_s=deadline_s, context=context,
+    )  # fmt: skip
+    sampling = _checked(SamplingParams, temperature=temperature, top_p=top_p, top_k=top_k, n=n, seed=seed)
     options = dict(_setting("--option", text) for text in option or [])
-    settings = dict(_setting("--engine-option", text) for text in engine_option or [])
+    engine_options = dict(_setting("--engine-option", text) for text in engine_option or [])
     prompts = _prompts(prompt or [], file)
     from parallel_reason.llm import ParallelLLM
 
     console = Console(highlight=False)
-    traces = len(prompts) * n
     with Sink(console, json=json, out=out) as sink:
         with console.status(f"loading {model or 'the embedded Countdown model'} on {engine}"):
-            llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine, **settings)
+            llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine, **engine_options)
         with llm:
-            if traces == 1 and console.is_terminal and not json:
+            if len(prompts) * n == 1 and console.is_terminal and not json:
                 sink.add(0, asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console)), drawn=True)
             else:
-                with progress_bar(Console(stderr=True)) as progress:
-                    bar = progress.add_task("traces", total=traces)
+                run_all(llm, prompts, sink, Console(stderr=True), sampling=sampling, limits=limits)
 
-                    def finished(index: int, trace: Trace) -> None:
-                        sink.add(index, trace)
-                        progress.advance(bar)
 
-                    llm.generate(prompts, sampling, limits, on_trace=finished)
+def _checked(kind: type[T], **given: Any) -> T:
+    """A record of settings, those that were not given at their defaults; a wrong one is named as its option."""
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None
 
 
 def _setting(flag: str, text: str) -> tuple[str, Any]:

@@ -1,10 +1,10 @@
 """Where traces go as they finish: a live tree or plain lines on the console, JSON, and a JSONL file."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -14,7 +14,12 @@ from rich.text import Text
 from parallel_reason.cli.tree import TreeView, plain_lines
 from parallel_reason.errors import InputError
 from parallel_reason.events import Event, Finished
+from parallel_reason.limits import Limits
+from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
+
+if TYPE_CHECKING:
+    from parallel_reason.llm import ParallelLLM
 
 
 async def draw(events: AsyncIterator[Event], console: Console) -> Trace:
@@ -33,6 +38,29 @@ def progress_bar(console: Console) -> Progress:
     """A bar for many traces; it vanishes when done where there is no terminal."""
     columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal)
+
+
+def run_all(
+    llm: "ParallelLLM",
+    prompts: Sequence[str],
+    sink: "Sink",
+    console: Console,
+    *,
+    name: str = "traces",
+    sampling: SamplingParams | None = None,
+    limits: Limits | None = None,
+) -> list[Trace]:
+    """Run prompts at once, ``sampling.n`` traces of each, under a bar with a name; every trace goes to the sink."""
+    sampling = sampling or SamplingParams()
+    with progress_bar(console) as progress:
+        bar = progress.add_task(name, total=len(prompts) * sampling.n)
+
+        def finished(index: int, trace: Trace) -> None:
+            sink.add(index, trace)
+            progress.advance(bar)
+
+        traces: list[Trace] = llm.generate(list(prompts), sampling, limits, on_trace=finished)
+        return traces
 
 
 class Sink:

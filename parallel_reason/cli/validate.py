@@ -9,6 +9,8 @@ from rich.console import Console
 
 from parallel_reason.cli.output import progress_bar
 from parallel_reason.dialects import bind
+from parallel_reason.engines import EMBEDDED
+from parallel_reason.engines.folder import load_tokenizer
 from parallel_reason.errors import InputError
 
 AROUND = 40  # characters shown on both sides of what is wrong
@@ -28,24 +30,21 @@ def validate(
 
     Example: parallel-reason validate train.jsonl --dialect parallel_r1 --model ./my-model --field output
     """
-    from transformers import AutoTokenizer
-
-    from parallel_reason.engines import EMBEDDED
     from parallel_reason.flat import problems
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
-    tokenizer = AutoTokenizer.from_pretrained(model or EMBEDDED)
+    tokenizer = load_tokenizer(model or str(EMBEDDED), "give a model folder or Hub id with --model")
     grammar = bind(dialect, tokenizer)
     good = 0
     with progress_bar(console) as progress:
         for number, line in enumerate(progress.track(lines, description="reading"), 1):
             text = _text(line, field)
             if text is None:
-                console.print(f"line {number}: no JSON object with a text under {field!r}", markup=False, soft_wrap=True)
+                console.print(f"line {number}: no JSON object with a text under {field!r}", markup=False)
                 continue
             end = tokenizer.eos_token or ""
             ids = tokenizer.encode(text if text.endswith(end) else text + end, add_special_tokens=False)
@@ -54,7 +53,7 @@ def validate(
             if found:
                 before, after = tokenizer.decode(ids[: found[0].at]), tokenizer.decode(ids[found[0].at :])
                 place = f"{before[-AROUND:]}>>>{after[:AROUND]}"
-                console.print(f"line {number}, token {found[0].at}: {found[0].what}: {place!r}", markup=False, soft_wrap=True)
+                console.print(f"line {number}, token {found[0].at}: {found[0].what}: {place!r}", markup=False)
     console.print(f"{good} of {len(lines)} texts are well-formed {dialect}")
     if good < len(lines):
         raise typer.Exit(1)

@@ -11,7 +11,6 @@ makes ``dialect="mine"`` work wherever a dialect is named.
 from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import entry_points
-from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
@@ -57,13 +56,12 @@ def find(name: str) -> type[Any]:
 
 
 def grafts(name: str, **options: Any) -> bool:
-    """Whether a dialect joins by graft under these options; of one that tells only once it is bound, True."""
-    dialect = find(name)
-    try:
-        settings = {field.name: field.default for field in fields(dialect)} | options
-        return bool(dialect.join_rule.fget(SimpleNamespace(**settings)) == "graft")
-    except (AttributeError, TypeError):
-        return True
+    """Whether a dialect joins by graft under these options, which `bind` has yet to check.
+
+    Raises:
+        InputError: as `find`.
+    """
+    return bool(find(name).joins_by(**options) == "graft")
 
 
 def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:

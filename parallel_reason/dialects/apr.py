@@ -20,8 +20,9 @@ Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (A
 """
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import (
     Act,
@@ -36,6 +37,7 @@ from parallel_reason.dialects.base import (
     Split,
     Stops,
     View,
+    ids_of,
 )
 from parallel_reason.dialects.tagged import Tagged
 from parallel_reason.trace import JoinRule
@@ -85,8 +87,8 @@ class Apr(Tagged):
         "join_end": "<End Sub Searches>",
     }
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """What children found is written into the parent."""
         return "message"
 
@@ -106,8 +108,9 @@ class Apr(Tagged):
         if view.depth:
             return End()
         if view.ended == "stop":
-            return self._rewrite(view, "join", "<Calling Sub Searches>")
-        text = self.words.decode(view.ids[:-1])
+            before, begun, _ = self.words.pieces(view.ids)[0].rpartition(self.tags["join"])
+            return self._rewrite(view, len(before), self.tags["call"]) if begun else GoOn()
+        text = self.words.pieces(view.ids[:-1])[0]
         if self.tags["call_end"] not in text.removesuffix("\n").rpartition("\n")[2]:
             return End()
         before, call, block = text.rpartition(self.tags["call"])
@@ -119,15 +122,14 @@ class Apr(Tagged):
         if not names or unknown is not None:
             what = "no <Start Sub Search>" if not names else f"node #{unknown}, which has no state"
             return Malformed(f"<Calling Sub Searches> with {what}", ends=True)
-        amend = self._rewrite(view, "call", "")
+        amend = self._rewrite(view, len(before), "")
         headers = [tuple(self.words.tokenizer.encode(str(known[name]))) for name in names]
         return Split(tuple(Child((Glue(header),)) for header in headers), amend.take_back, amend.glue)
 
-    def _rewrite(self, view: View, tag: str, text: str) -> Amend:
-        """Take back everything from the newest ``tag`` on, and write ``text`` in its place."""
+    def _rewrite(self, view: View, start: int, text: str) -> Amend:
+        """Take back everything from character ``start`` on, and write ``text`` in its place."""
         written, ends = self.words.pieces(view.ids)
-        start = written.rindex(self.tags[tag])
-        first = next(place for place, end in enumerate(ends) if end > start)
+        first = bisect_right(ends, start)  # the token that holds the character
         lost = written[ends[first - 1] if first else 0 : start]  # a token may reach over the start of the tag
         glue = self.words.encode(lost + text) if lost + text else ()
         return Amend(len(view.ids) - first, (Glue(glue),))
@@ -144,7 +146,7 @@ class Apr(Tagged):
         """What every child found."""
         lines = ["<Sub Searches>"]
         for number, child in enumerate(children):
-            header = self.words.decode([token for piece in child.header for token in piece.ids])
+            header = self.words.decode(ids_of(child.header))
             name = header.partition("#")[2].partition("\n")[0]
             place = f"in Sub Search {number} at level 1 at Node #{name}>"
             found = self._found(child) if self.returns(child) else None

@@ -1,9 +1,10 @@
 """What the controller asks of a dialect: pure functions over token ids. One grammar a file beside this one.
 
 The controller calls `Dialect.step` before a thread's first token and whenever it stopped, and does what the returned
-act says. When all children of a fork have ended it calls `Dialect.join`. Neither may raise, whatever a model wrote.
+act says. When all children of a fork have ended it calls `Dialect.join`. Neither may raise, whatever it is shown.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -25,6 +26,11 @@ class Glue:
     ids: tuple[int, ...]
     shift: int = 0
     copied: bool = False
+
+
+def ids_of(glue: Iterable[Glue]) -> list[int]:
+    """The tokens of all pieces, in order."""
+    return [token for piece in glue for token in piece.ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +159,17 @@ class Dialect(Protocol):
     name: ClassVar[str]
     tags: ClassVar[dict[str, str]]
 
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
+        """How forks join under some options, the others at their defaults.
+
+        It needs no vocabulary, so an engine can be started for the rule. Options are checked by `bind`, not here.
+        """
+        ...
+
     @property
     def join_rule(self) -> JoinRule:
-        """How its forks join."""
+        """How its forks join: `joins_by` of the options that it was bound with."""
         ...
 
     @property

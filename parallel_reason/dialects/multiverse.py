@@ -20,7 +20,7 @@ the thread goes on as plain text.
 Source: Yang et al., Multiverse (2025), and its released code.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
 from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
@@ -40,8 +40,8 @@ class Multiverse(Tagged):
         "conclusion": "<Conclusion>", "conclusion_end": "</Conclusion>",
     }  # fmt: skip
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """The paths' KV is kept as it is."""
         return "graft"
 

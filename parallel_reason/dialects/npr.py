@@ -15,7 +15,7 @@ thread.
 Source: Native Parallel Reasoner (2512.07461), and its released code.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
 from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
@@ -35,8 +35,8 @@ class Npr(Tagged):
         "takeaway": "<takeaway>", "takeaway_end": "</takeaway>",
     }  # fmt: skip
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """The steps' KV is kept as it is."""
         return "graft"
 

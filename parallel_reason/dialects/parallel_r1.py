@@ -16,13 +16,13 @@ summary.
 Source: Parallel-R1 (2025), parallel_thinking_loop_v3.py and the trainer of its released code.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Act, Amend, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged
+from parallel_reason.dialects.base import Act, Amend, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View, ids_of
+from parallel_reason.dialects.tagged import Tagged, closing, end_to_end, side_by_side
 from parallel_reason.trace import JoinRule
 
 
@@ -44,10 +44,10 @@ class ParallelR1(Tagged):
     paths: int = Field(2, ge=1, le=64)
     view: Literal["seen", "unseen"] = "unseen"
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """By the view that the model was trained with."""
-        return "graft" if self.view == "unseen" else "relinearise"
+        return "graft" if options.get("view", cls.view) == "unseen" else "relinearise"
 
     def stops(self, depth: int) -> Stops:
         """``<Parallel>`` in the root, ``</Path>`` in a child."""
@@ -64,22 +64,15 @@ class ParallelR1(Tagged):
         return Split((Child((Glue(self.words.encode("<Path>")),)),) * self.paths)
 
     def _summarising(self, ids: list[int]) -> bool:
-        """Whether the newest ``<Summary>`` is open."""
-        names = ("summary", "summary_end")
-        return next(mark.name for mark in reversed(self.words.marks(ids)) if mark.name in names) == "summary"
+        """Whether a ``<Summary>`` is open."""
+        names = [mark.name for mark in self.words.marks(ids) if mark.name in ("summary", "summary_end")]
+        return names[-1:] == ["summary"]
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``</Parallel>`` and an open ``<Summary>``; after the copies of all but the first path, if they are seen."""
-        encode = self.words.encode
-        closes, copies = [], []
-        for number, child in enumerate(children):
-            close = Amend(int(child.ended == "eos"), () if child.ended == "stop" else (Glue(encode("</Path>")),))
-            if child.ran and (number == 0 or self.view == "unseen"):
-                closes.append(close)
-                continue
-            closes.append(Amend())
-            ids = child.ids[: len(child.ids) - close.take_back]
-            if self.view == "seen":
-                parts = [piece.ids for piece in (*child.header, Glue(tuple(ids)), *close.glue)]
-                copies.append(Glue(tuple(token for part in parts for token in part), copied=True))
-        return Join((*copies, Glue(encode("</Parallel>\n<Summary>"))), tuple(closes))
+        tag, summary = self.words.encode("</Path>"), Glue(self.words.encode("</Parallel>\n<Summary>"))
+        closes = [closing(child, tag) for child in children]
+        if self.view == "unseen":
+            return Join((summary,), side_by_side(children, closes))
+        first, copies = end_to_end(children, closes, [ids_of(child.header) for child in children])
+        return Join((*copies, summary), first)

@@ -11,13 +11,13 @@ Face layout do not have; a model that needs it is not run exactly.
 Source: ParaThinker (2509.04475), and its released code.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Act, Amend, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged
+from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View
+from parallel_reason.dialects.tagged import Tagged, closing, side_by_side
 from parallel_reason.trace import JoinRule
 
 MOST = 8
@@ -40,8 +40,8 @@ class ParaThinker(Tagged):
     }  # fmt: skip
     paths: int = Field(MOST, ge=1, le=MOST)
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """The thoughts' KV is kept as it is."""
         return "graft"
 
@@ -59,8 +59,6 @@ class ParaThinker(Tagged):
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """``<summary>``."""
-        closes = []
-        for i, child in zip(THOUGHTS, children, strict=False):
-            close = () if child.ended == "stop" or not child.ran else (Glue(self.words.encode(f"</think{i}>")),)
-            closes.append(Amend(int(child.ended == "eos"), close))
-        return Join((Glue(self.words.encode("<summary>")),), tuple(closes))
+        encode = self.words.encode
+        closes = [closing(child, encode(f"</think{i}>")) for i, child in enumerate(children, start=1)]
+        return Join((Glue(encode("<summary>")),), side_by_side(children, closes))

@@ -58,10 +58,15 @@ class SpawnJoin:
         """
         return cls(**settings, **control_ids(cls.name, cls.tags, tokenizer))
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """Results are written into the parent."""
         return "message"
+
+    @property
+    def join_rule(self) -> JoinRule:
+        """`joins_by` of any options."""
+        return self.joins_by()
 
     @property
     def shares_prefix(self) -> bool:
@@ -81,7 +86,7 @@ class SpawnJoin:
         """Fork at ``</spawn>``."""
         if view.ended == "start":
             return GoOn()
-        if view.ended == "eos" or view.sampled[-1] != self.spawn_end:
+        if view.ended == "eos" or view.sampled[-1:] != [self.spawn_end]:
             return End()
         messages = self.read_messages(view.sampled)
         if isinstance(messages, Malformed):

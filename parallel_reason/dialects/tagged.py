@@ -1,20 +1,23 @@
 """What the dialects with tags in the running text have in common."""
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Amend, Glue, Returned, Stops
+from parallel_reason.dialects.base import Amend, Glue, Returned, Stops, ids_of
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import ModelError
+from parallel_reason.trace import JoinRule
 
 Self = TypeVar("Self", bound="Tagged")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True), kw_only=True)
-class Tagged:
+class Tagged(ABC):
     """A dialect whose children see their parent's tokens and all of whose children must end before a join.
 
     Attributes:
@@ -40,6 +43,16 @@ class Tagged:
                     "use a model trained for it, or choose another dialect"
                 )
         return cls(words=Tags(cls.tags, tokenizer), **options)
+
+    @classmethod
+    @abstractmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
+        """How forks join under some options; see `Dialect`."""
+
+    @property
+    def join_rule(self) -> JoinRule:
+        """`joins_by` of its own options."""
+        return self.joins_by(**{name: value for name, value in vars(self).items() if name != "words"})
 
     @property
     def shares_prefix(self) -> bool:
@@ -75,7 +88,42 @@ def numbers(text: str, item: str) -> list[str]:
     return re.findall(rf"{re.escape(item)}\s*{NUMBER}\s*:", text)
 
 
+def ending(child: Returned, ids: tuple[int, ...]) -> Amend:
+    """Write ``ids`` at a child's end, in place of its end of text if it wrote one."""
+    return Amend(int(child.ended == "eos"), (Glue(ids),))
+
+
+def closing(child: Returned, tag: tuple[int, ...]) -> Amend:
+    """Close a child with its tag, if it did not do so itself."""
+    return Amend() if child.ended == "stop" else ending(child, tag)
+
+
+def side_by_side(children: list[Returned], closes: Sequence[Amend]) -> tuple[Amend, ...]:
+    """A graft's closes: of every child that ran, since nobody sees the others."""
+    return tuple(close if child.ran else Amend() for child, close in zip(children, closes, strict=True))
+
+
 def newline_closes(words: Tags, children: list[Returned]) -> tuple[Amend, ...]:
-    """Every child that ran gets the newline that follows it in training text; an end of text is taken back."""
-    newline = (Glue(words.encode("\n")),)
-    return tuple(Amend(int(child.ended == "eos"), newline if child.ran else ()) for child in children)
+    """A graft's closes: the newline that follows every child in training text."""
+    newline = words.encode("\n")
+    return side_by_side(children, [ending(child, newline) for child in children])
+
+
+def end_to_end(
+    children: list[Returned], closes: Sequence[Amend], headers: Sequence[Sequence[int]]
+) -> tuple[tuple[Amend, ...], tuple[Glue, ...]]:
+    """A relinearised join: its closes, and the copies it lays down.
+
+    The parent goes on from the first child, if that ran, so this one is closed where it stands. Every other is copied:
+    its header, what it wrote, and its close, which its own tokens do without.
+
+    Args:
+        closes: what closes each child, [children].
+        headers: with what its copy begins, [children].
+    """
+    copies = tuple(
+        Glue((*header, *child.ids[: len(child.ids) - close.take_back], *ids_of(close.glue)), copied=True)
+        for child, close, header in zip(children, closes, headers, strict=True)
+    )
+    stands = int(any(child.ran for child in children[:1]))
+    return (*closes[:stands], *[Amend()] * (len(children) - stands)), copies[stands:]

@@ -12,11 +12,10 @@ the newline before ``<Thread>``. A child that did not close gets ``\n</Thread>``
 Source: ThreadWeaver (Meta, 2025), single_turn_agent_loop.py of its released code.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import (
     Act,
-    Amend,
     Child,
     End,
     Glue,
@@ -27,8 +26,9 @@ from parallel_reason.dialects.base import (
     Split,
     Stops,
     View,
+    ids_of,
 )
-from parallel_reason.dialects.tagged import Tagged, numbers
+from parallel_reason.dialects.tagged import Tagged, closing, end_to_end, numbers
 from parallel_reason.trace import JoinRule
 
 
@@ -45,8 +45,8 @@ class ThreadWeaver(Tagged):
         "conclusion": "<Conclusion>", "conclusion_end": "</Conclusion>",
     }  # fmt: skip
 
-    @property
-    def join_rule(self) -> JoinRule:
+    @classmethod
+    def joins_by(cls, **options: Any) -> JoinRule:
         """The children's tokens are laid end to end."""
         return "relinearise"
 
@@ -70,18 +70,11 @@ class ThreadWeaver(Tagged):
 
     def join(self, view: View, children: list[Returned]) -> Join:
         """The children end to end, then a newline; ``</Parallel>`` and the end if one of them did not close."""
-        encode = self.words.encode
-        closes, glue = [], []
-        for number, child in enumerate(children):
-            closed = child.ended == "stop"
-            close = Amend(int(child.ended == "eos"), () if closed else (Glue(encode("\n</Thread>")),))
-            if number == 0 and child.ran:  # the parent goes on from it
-                closes.append(close)
-                continue
-            closes.append(Amend())
-            header = self.words.decode(list(child.header[0].ids)).removeprefix("\n" if number else "")
-            ids = child.ids[: len(child.ids) - close.take_back]
-            glue.append(Glue((*encode(header), *ids, *(i for piece in close.glue for i in piece.ids)), copied=True))
+        encode, decode = self.words.encode, self.words.decode
+        tag = encode("\n</Thread>")
+        begun = [decode(ids_of(child.header)) for child in children]
+        headers = [encode(text.removeprefix("\n" if number else "")) for number, text in enumerate(begun)]
+        closes, copies = end_to_end(children, [closing(child, tag) for child in children], headers)
         if all(child.ended == "stop" for child in children):
-            return Join((*glue, Glue(encode("\n"))), tuple(closes))
-        return Join((*glue, Glue(encode("\n</Parallel>"))), tuple(closes), ends="a thread did not close")
+            return Join((*copies, Glue(encode("\n"))), closes)
+        return Join((*copies, Glue(encode("\n</Parallel>"))), closes, ends="a thread did not close")

@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 
 from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
+from parallel_reason.engines.folder import load_tokenizer
 from parallel_reason.engines.openai_routing import Servers
 from parallel_reason.engines.openai_server import Card, Server
 from parallel_reason.engines.openai_wire import Piece, decoding, scoring
-from parallel_reason.errors import InputError, ModelError
+from parallel_reason.errors import InputError
 from parallel_reason.memory import Memory
 
 FREED_S = 2.0  # seconds that a server gets to free the KV of requests that have ended
@@ -88,7 +89,8 @@ class OpenAIEngine:
         try:
             servers = Servers([Server(url, client) for url in dict.fromkeys(urls)], retries)
             card = await servers.find(model)
-            found = await asyncio.to_thread(_load_tokenizer, tokenizer or card.root)
+            fix = "give engine 'openai' its tokenizer=..."
+            found = await asyncio.to_thread(load_tokenizer, tokenizer or card.root, fix)
         except BaseException:
             await client.aclose()
             raise
@@ -166,14 +168,3 @@ def _root(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.host:
         raise InputError(f"base_url {url!r} is no address; write it as http://localhost:8000")
     return url.rstrip("/").removesuffix("/v1")
-
-
-def _load_tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"engine 'openai' finds no tokenizer in {name!r} ({str(error).splitlines()[0]}); give tokenizer=..."
-        ) from None

@@ -9,7 +9,7 @@ import httpx
 from pydantic import ValidationError
 
 from parallel_reason.engines.openai_wire import Models, Piece, piece, scoring, words
-from parallel_reason.errors import EngineError
+from parallel_reason.errors import EngineError, first_line
 
 BUSY = 429
 GONE = (502, 503, 504)
@@ -142,4 +142,4 @@ class Server:
         except httpx.TimeoutException as error:
             raise NoAnswerError(f"sent nothing within timeout_s={self._client.timeout.read:g}", late=True) from error
         except httpx.RequestError as error:
-            raise NoAnswerError(f"does not answer ({str(error) or type(error).__name__})") from error
+            raise NoAnswerError(f"does not answer ({first_line(error)})") from error

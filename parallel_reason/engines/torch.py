@@ -9,12 +9,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
+from parallel_reason.engines.folder import check_model
 from parallel_reason.engines.torch_batch import Batch
 from parallel_reason.engines.torch_kv import Pool
-from parallel_reason.engines.torch_model import Model, first_line
+from parallel_reason.engines.torch_model import Model
 from parallel_reason.engines.torch_request import Request
-from parallel_reason.engines.vllm import check_model
-from parallel_reason.errors import EngineError, InputError, ParallelReasonError
+from parallel_reason.errors import EngineError, InputError, ParallelReasonError, first_line
 from parallel_reason.memory import Memory
 
 

@@ -14,9 +14,9 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from parallel_reason.engines.torch_attention import Family, Prefill, Step, places
 from parallel_reason.engines.torch_kv import NONE, Pool, Slots
-from parallel_reason.engines.torch_model import Model, first_line
+from parallel_reason.engines.torch_model import Model
 from parallel_reason.engines.torch_request import Request
-from parallel_reason.errors import EngineError
+from parallel_reason.errors import EngineError, first_line
 
 STEP_TOKENS = 2048  # most tokens of one step
 

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from parallel_reason.engines.torch_attention import NAME, Layer, Prefill, Step, layer_of, places
 from parallel_reason.engines.torch_kv import NONE, Pool, Shape
-from parallel_reason.errors import InputError, ModelError
+from parallel_reason.errors import InputError, ModelError, first_line
 
 ATTENTION = {"full_attention", "sliding_attention"}
 MOST_TOKENS = 1 << 20  # slots of a pool unless told otherwise; less where memory is short
@@ -156,11 +156,6 @@ class Model:
             f"engine 'torch' cannot run {self.name!r}: {kind} {why}; take one with rotary attention in every layer, "
             "such as Llama, Mistral, Qwen or Gemma"
         )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -13,15 +13,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from parallel_reason.engines.base import Capabilities, Decode, Decoded, OnTokens
+from parallel_reason.engines.folder import check_model
 from parallel_reason.engines.vllm_graft import compat
 from parallel_reason.engines.vllm_graft.facts import Facts
 from parallel_reason.engines.vllm_graft.joins import Joins
 from parallel_reason.engines.vllm_graft.pins import Pins
 from parallel_reason.engines.vllm_process import last_error, starting
-from parallel_reason.errors import EngineError, InputError, ModelError
+from parallel_reason.errors import EngineError, InputError, first_line
 from parallel_reason.memory import Memory
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class VllmEngine:
             except InputError:
                 raise
             except Exception as error:  # vLLM raises bare RuntimeError, ValueError, OSError and others at start
-                reason = last_error(log) or _first_line(error)
+                reason = last_error(log) or first_line(error)
                 raise EngineError(f"engine 'vllm' could not start {model!r}: {reason} (log: {log})") from error
         return cls(llm, model, log, graft)
 
@@ -157,6 +156,7 @@ class VllmEngine:
             stop=list(request.stop_texts),
             include_stop_str_in_output=True,
             detokenize=bool(request.stop_texts),
+            skip_special_tokens=False,  # a stop text is looked for in the text that the dialect reads
             output_kind=RequestOutputKind.DELTA,
             stream_interval=1 if request.live else _SILENT,
             skip_clone=True,
@@ -186,7 +186,7 @@ class VllmEngine:
                 elif request.id in self._unwanted:
                     await self.llm.abort(request.id)
         except (EngineDeadError, EngineGenerateError, ValueError) as error:
-            raise EngineError(f"engine 'vllm' failed: {_first_line(error.__cause__ or error)}") from error
+            raise EngineError(f"engine 'vllm' failed: {first_line(error.__cause__ or error)}") from error
         if request.max_tokens == 0 and decoded.reason == "stop":
             decoded.reason = "length"
         tokens = len(request.ids) + len(decoded.ids) - had
@@ -234,7 +234,7 @@ class VllmEngine:
             await self.llm.reset_prefix_cache(reset_running_requests=True)
         except Exception as error:  # vLLM passes on whatever a worker raised
             await self.close()
-            raise EngineError(f"engine 'vllm' could not load the weights of {model!r}: {_first_line(error)}") from error
+            raise EngineError(f"engine 'vllm' could not load the weights of {model!r}: {first_line(error)}") from error
         await self.llm.resume_generation()
 
     async def kv_is_free(self) -> bool:
@@ -278,29 +278,9 @@ def _imported_on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def check_model(model: str) -> None:
-    """Refuse a path where no model lies, before anything slow begins.
-
-    Raises:
-        ModelError: ``model`` looks like a path and holds no ``config.json``.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"no model in {model!r}: the folder has no config.json")
-    if not path.exists() and (path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
-        raise ModelError(f"no model {model!r}: give a folder in Hugging Face layout, or a Hub id such as Qwen/Qwen3-8B")
-
-
 def _eos_ids(llm: "AsyncLLM", tokenizer: Any) -> set[int]:
     ids: Any = llm.model_config.try_get_generation_config().get("eos_token_id")
     if ids is None:
         ids = getattr(llm.model_config.hf_text_config, "eos_token_id", None)
     named = set(ids) if isinstance(ids, list) else {ids}
     return {token for token in named | {tokenizer.eos_token_id} if token is not None}
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, in one line; vLLM's configuration errors are pydantic's."""
-    if isinstance(error, ValidationError):
-        return error.errors()[0]["msg"].splitlines()[0]
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -34,7 +34,6 @@ class Keeper:
         self.block_size = block_size
         self.pool: Any = None
         self.pins: dict[str, Pin] = {}  # the one used longest ago comes first
-        self.lost = 0  # pins given up for want of memory
 
     def pin(self, name: str, block_ids: list[int], tokens: int) -> None:
         """Keep blocks under a name; those it named before are let go."""
@@ -73,7 +72,6 @@ class Keeper:
         names = [name for name in self.pins if name not in spare] or list(self.pins)
         for name in names:
             self.release(name)
-            self.lost += 1
             if self.pool.get_num_free_blocks() >= blocks:
                 return
 

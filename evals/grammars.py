@@ -5,8 +5,10 @@ everything the token attends to. So sampling forks, nests and joins all the time
 later, and a wrong position or a wrong mask changes the log-probs.
 """
 
+import json
 import math
 import string
+from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -89,7 +91,7 @@ def tokenizer(tags: list[str]) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.decoder = decoders.Fuse()
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<eos>")
 
 
 def tokenizer_of(dialects: list[str]) -> PreTrainedTokenizerFast:
@@ -115,7 +117,7 @@ def build(folder: str, family: str, dialects: list[str], seed: int = 0, window: 
             **({"sliding_window": None} if family == "mistral" else {}),
         )
     ).eval()  # fmt: skip
-    chain = torch.full((size, size), math.log(0.0005))
+    chain = torch.full((size, size), math.log(0.0002))
     for step in (step for name in dialects for step in CHAINS[name].split("|")):
         first, then, weight = read(step)
         chain[vocabulary[first], vocabulary[then]] = math.log(weight)
@@ -127,4 +129,14 @@ def build(folder: str, family: str, dialects: list[str], seed: int = 0, window: 
         model.get_output_embeddings().weight.copy_(chain.T @ directions / width**0.5 + torch.randn(size, width) * 0.02)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
+    if family == "qwen2":
+        spell_as_bytes(Path(folder, "tokenizer.json"))
     return folder
+
+
+def spell_as_bytes(saved: Path) -> None:
+    """Whatever is saved, transformers gives Qwen2 a byte-level tokenizer, which must know its own words for blanks."""
+    tokens = json.loads(saved.read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["Ġ"], vocabulary["Ċ"] = vocabulary.pop(" "), vocabulary.pop("\n")
+    saved.write_text(json.dumps(tokens))

@@ -1,0 +1,52 @@
+"""Every dialect as a case, and traces of it that run at once on a model of `grammars`."""
+
+import asyncio
+from collections import Counter
+
+from evals.grammars import PROMPTS
+from parallel_reason import Limits, SamplingParams
+from parallel_reason.controller import Run
+from parallel_reason.dialects import bind
+
+WILD = Limits(depth=3, children=6, forks=12, tokens=900, tokens_per_thread=60)
+CASES = {
+    "spawn_join": {}, "spawn_join, message alone": {"prefix": "message"}, "spawn_join, first": {"join_on": "first"},
+    "apr": {}, "multiverse": {}, "npr": {}, "threadweaver": {}, "parallel_r1, seen": {"view": "seen", "paths": 3},
+    "parallel_r1, unseen": {}, "parathinker": {"paths": 3},
+}  # fmt: skip
+GRAFT = ["multiverse", "npr", "parallel_r1, unseen", "parathinker"]
+NO_GRAFT = [case for case in CASES if case not in GRAFT]
+
+
+def dialect_of(case):
+    return case.split(",")[0]
+
+
+def bound(llm, case):
+    """The dialect of a case in a model's vocabulary, and the ids of its prompt."""
+    words = llm.engine.tokenizer
+    return bind(dialect_of(case), words, **CASES[case]), words.encode(PROMPTS.get(dialect_of(case), "ab"))
+
+
+def many(llm, case, count):
+    """Traces that run at once, so that forks of one meet the batches and the cache of the others."""
+    dialect, ids = bound(llm, case)
+
+    async def all_at_once():
+        sampling = SamplingParams(temperature=1.0, seed=3)
+        runs = [Run(llm.engine, dialect, sampling, WILD, sample) for sample in range(count)]
+        return await asyncio.gather(*(run.trace("", ids) for run in runs))
+
+    return llm.run(all_at_once())
+
+
+def seen_in(traces):
+    """How many forks, children below children, forks after a join, and places where something was taken back."""
+    seen = Counter(forks=0, nested=0, again=0, taken_back=0, joined=0)
+    for thread in (thread for trace in traces for thread in trace.threads):
+        seen["forks"] += len(thread.forks)
+        seen["nested"] += thread.label.count(".") > 1
+        seen["again"] += len(thread.forks) > 1
+        seen["joined"] += any(span.origin == "sampled" for fork in thread.forks for span in thread.spans[fork.at :])
+        seen["taken_back"] += sum(span.drops > 0 for span in thread.spans)
+    return seen

@@ -1,0 +1,76 @@
+"""An engine beside plain transformers, and the requests that are made of it."""
+
+import asyncio
+
+import numpy as np
+import torch
+import transformers
+
+from parallel_reason import SamplingParams
+from parallel_reason.engines.base import Decode
+
+
+class House:
+    """An engine on an event loop of its own, and the same model under plain transformers."""
+
+    def __init__(self, folder, start):
+        """``start`` is a coroutine that gives the engine."""
+        self.runner = asyncio.Runner()
+        self.run = self.runner.run
+        self.engine = self.run(start)
+        self.plain = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
+
+    def reference(self, ids, positions=None, mask=None):
+        """Log-probs after every token, [tokens, vocabulary].
+
+        Causal, and one position after the other, but for the first tokens: those that have ``positions``, and a
+        ``mask`` among themselves.
+        """
+        count = len(ids)
+        places = list(positions or [0])
+        places += range(places[-1] + 1, places[-1] + 1 + count - len(places))
+        seen = torch.ones(count, count, dtype=torch.bool).tril()
+        if mask is not None:
+            seen[: len(mask), : len(mask)] &= mask
+        with torch.no_grad():
+            logits = self.plain(
+                input_ids=torch.tensor([ids]),
+                position_ids=torch.tensor([places]),
+                attention_mask=torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None],
+                use_cache=False,
+            ).logits[0]
+        return logits.log_softmax(-1)
+
+    def check(self, ids, decoded, positions=None, mask=None, *, drawn=False):
+        """``decoded`` has the log-probs of transformers after ``ids``; and is its first choice, unless it was drawn."""
+        assert decoded.ids
+        every = self.reference(ids + decoded.ids, positions, mask)[len(ids) - 1 : -1]
+        assert drawn or every.argmax(-1).tolist() == decoded.ids
+        chosen = every.gather(1, torch.tensor(decoded.ids)[:, None])[:, 0]
+        np.testing.assert_allclose(decoded.logprobs, chosen, atol=1e-4)
+
+    def all(self, *requests):
+        """What comes of requests that run together."""
+
+        async def together():
+            return await asyncio.gather(*(self.engine.generate(request) for request in requests))
+
+        return self.run(together())
+
+    def close(self):
+        self.run(self.engine.close())
+        self.runner.close()
+
+
+def ask(name, ids, tokens, *, temperature=0.0, top_k=0, top_p=1.0, stop=(), **options):
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
+    return Decode(name, list(ids), tokens, frozenset(stop), sampling, **options)
+
+
+def preemptions():
+    """How many requests vLLM has preempted, on the engine that was started last with ``disable_log_stats=False``."""
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    return sum(metric.value for metric in get_metrics_snapshot() if metric.name == "vllm:num_preemptions")

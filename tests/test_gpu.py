@@ -1,0 +1,78 @@
+"""The contract on a GPU, with the ordinary vLLM: `make check-gpu`. Elsewhere everything here is skipped.
+
+Both of vLLM's model runners, with and without CUDA graphs, over block sizes that FlashAttention takes. In float32 vLLM
+picks another attention, so grafts are also compared in bfloat16, against the float32 reference of the same weights:
+there a wrong position, mask or block costs nats, and rounding hundredths.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from evals.grammars import build
+from parallel_reason import ParallelLLM
+from parallel_reason.check import BOUND, compare, load_reference
+from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
+
+ROUNDED = 0.05  # nats, the mean difference of bfloat16
+STARTS = {
+    "graphs": {"compile": True, "block_size": 16},
+    "eager": {"compile": False, "block_size": 32},
+    "large blocks": {"compile": True, "block_size": 128},
+}
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """``models(dialect)``: a folder with a random model that writes it, and its reference."""
+    made = {}
+
+    def make(dialect):
+        if dialect not in made:
+            folder = build(str(tmp_path_factory.mktemp("model")), "qwen3", [dialect])
+            made[dialect] = folder, load_reference(folder)
+        return made[dialect]
+
+    return make
+
+
+@pytest.fixture(params=["0", "1"], ids=["runner v1", "runner v2"])
+def runner(request, monkeypatch):
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", request.param)
+
+
+@pytest.mark.parametrize("options", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize("case", GRAFT)
+def test_grafts_are_exact(models, runner, case, options):
+    folder, reference = models(dialect_of(case))
+    with ParallelLLM(folder, dialect=dialect_of(case), dtype="float32", **options) as llm:
+        traces = many(llm, case, 48)
+        assert llm.run(llm.engine.kv_is_free())
+    assert seen_in(traces)["joined"] > 3
+    assert not sum(trace.ledger.recomputed_tokens for trace in traces)
+    assert max(compare(reference, trace).largest for trace in traces) < BOUND
+
+
+@pytest.mark.parametrize("case", ["multiverse", "parathinker"])
+def test_flash_attention_grafts_to_its_rounding(models, runner, case):
+    folder, reference = models(dialect_of(case))
+    with ParallelLLM(folder, dialect=dialect_of(case), dtype="bfloat16") as llm:
+        compared = [compare(reference, trace) for trace in many(llm, case, 48)]
+    assert np.mean(np.concatenate([abs(one.reported - one.expected) for one in compared])) < ROUNDED
+
+
+@pytest.mark.parametrize("case", NO_GRAFT)
+def test_other_joins_are_exact(models, case):
+    folder, reference = models(dialect_of(case))
+    with ParallelLLM(folder, dialect=dialect_of(case), dtype="float32") as llm:
+        assert max(compare(reference, trace).largest for trace in many(llm, case, 48)) < BOUND
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_torch_engine_is_exact_on_cuda(models, case):
+    folder, reference = models(dialect_of(case))
+    with ParallelLLM(folder, dialect=dialect_of(case), engine="torch", device="cuda", dtype="float32") as llm:
+        assert max(compare(reference, trace).largest for trace in many(llm, case, 24)) < BOUND
+        assert llm.run(llm.engine.kv_is_free())
