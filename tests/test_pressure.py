@@ -99,6 +99,6 @@ def test_50_traces_that_do_not_fit_are_exact_and_leave_nothing(pressed, dialects
     ended = Counter((thread.status, thread.why.split("=")[0]) for trace in traces for thread in trace.threads)
     assert ended["cancelled", "limits.deadline_s"] > 2
     failed = [why for status, why in ended if status == "failed"]
-    assert not failed if queue or case not in GRAFT else all("out of KV memory" in why for why in failed)
+    assert all("out of KV memory" in why for why in failed) if case in GRAFT else not failed  # a join alone may not fit
     assert seen_in(ends["left alone"])["joined"] > 3
     assert max(compare(reference, trace).largest for trace in traces) < BOUND

@@ -1,14 +1,16 @@
 """Grafts on vLLM, request by request: against transformers, under pressure, after cancels and resets, and by count."""
 
 import asyncio
+import copy
 import gc
 import random
+import shutil
 
 import pytest
 import torch
 
 from parallel_reason.engines.vllm import VllmEngine
-from parallel_reason.errors import EngineError, InputError
+from parallel_reason.errors import EngineError, InputError, ModelError
 from tests.house import House, ask, preemptions
 from tests.letters import build_endless, words
 
@@ -148,6 +150,29 @@ def test_pins_that_a_reset_took_are_computed_again(house):
     before = house.engine.joins.repeated
     house.run(house.join(words(3, 70), (20, 37), 70, 20, between=reset))
     assert house.engine.joins.repeated > before
+
+
+def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
+    old, plain = house.engine.model, house.plain
+    other = copy.deepcopy(plain)
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)) * 0.02)
+    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
+    other.save_pretrained(tmp_path)
+
+    async def swap(folder, reference):
+        running = asyncio.create_task(house.engine.generate(ask("running", words(6, 50), 400)))
+        await asyncio.sleep(0.05)
+        await house.engine.update_weights(folder)
+        house.plain = reference
+        return await running
+
+    assert house.run(swap(str(tmp_path), other)).reason == "length"
+    house.run(house.join(words(3, 70), (20, 37), 70, 20, between=lambda: swap(old, plain)))
+    house.run(house.join(words(3, 70), (20, 37), 70, 20))
+    with pytest.raises(ModelError, match="no model '/no/model'"):
+        house.run(house.engine.update_weights("/no/model"))
 
 
 def test_joins_that_do_not_fit_side_by_side_lose_blocks_and_pins_and_are_still_exact(house):
