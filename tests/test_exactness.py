@@ -60,7 +60,7 @@ def test_vllm_is_exact(models, dialects, family):
     with ParallelLLM(folder, dialect=dialects[0]) as llm:
         for case in (case for case in NO_GRAFT if dialect_of(case) in dialects):
             traces = many(llm, case, 32)
-            assert seen_in(traces)["joined"] > 3, case
+            assert seen_in(traces)["joined"], case
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
@@ -108,7 +108,10 @@ class Off:
                 own = request.held[0]
                 request = replace(request, ids=request.ids[1:], positions=request.positions[1:], held=(own[1:],))
             if self.fault == "neighbour":
-                other, self.neighbour = self.neighbour, request.held[0]
+                other, self.neighbour = (
+                    self.neighbour,
+                    request.held[0][:],
+                )  # of its own: that one may be released by then
                 if other is not None and len(other) == len(self.neighbour):
                     request = replace(request, held=(other,))
         return await self.engine.generate(request, on_tokens)

@@ -93,7 +93,7 @@ def endless(monkeypatch):
 def test_log_probs_are_exact(llm, plain, monkeypatch, case):
     monkeypatch.setattr(openai, "FREED_S", 60)
     traces = many(llm, case, 96)
-    assert seen_in(traces)["joined"] > 3
+    assert seen_in(traces)["joined"]
     assert max(compare(plain, trace).largest for trace in traces) < BOUND
     assert sum(trace.ledger.cached_tokens for trace in traces) > 0
     assert llm.run(llm.engine.kv_is_free())
@@ -270,12 +270,12 @@ def test_all_threads_of_a_trace_meet_the_same_server(server, plain):
     with Proxy(server) as one, Proxy(server) as two, ParallelLLM(engine="openai", base_url=[one.url, two.url]) as llm:
         one.prompts.clear()
         two.prompts.clear()
-        prompts = [words(llm, f"{n % 10}{n // 10}ab") for n in range(24)]
+        prompts = [words(llm, f"{n % 10}{n // 10}ab") for n in range(48)]
         traces = llm.generate(prompts, DRAWN, WILD)
-        assert seen_in(traces)["joined"] > 0
+        assert seen_in(traces)["forks"]
         met = [[any(ids[:4] == prompt for ids in proxy.prompts) for proxy in (one, two)] for prompt in prompts]
         assert all(sum(servers) == 1 for servers in met)
-        assert 0 < sum(first for first, _ in met) < 24
+        assert 0 < sum(first for first, _ in met) < 48
         assert max(compare(plain, trace).largest for trace in traces) < BOUND
 
 
@@ -375,7 +375,7 @@ def test_a_server_that_cannot_be_used_is_refused_with_the_reason(models, complet
 def test_what_the_server_does_not_have_is_refused(server):
     with pytest.raises(EngineError, match=r"serves '.*', not 'nobody/nothing'"):
         ParallelLLM("nobody/nothing", engine="openai", base_url=server.url)
-    with pytest.raises(ModelError, match=r"give tokenizer="):
+    with pytest.raises(ModelError, match=r"tokenizer=\.\.\."):
         ParallelLLM(engine="openai", base_url=server.url, tokenizer="/nowhere")
     with pytest.raises(InputError, match="graft"):
         ParallelLLM(engine="openai", base_url=server.url, dialect="multiverse")

@@ -41,7 +41,7 @@ def test_every_trace_survives_json_and_keeps_its_bounds(traces):
         assert all(
             len(fork.children) and thread.label.count(".") < 3 for thread in trace.threads for fork in thread.forks
         )
-        again = tally(trace.root, trace.ledger.wall_s, trace.ledger.first_token_s)
+        again = tally(trace.root, trace.ledger.wall_s, trace.ledger.first_token_s, trace.ledger.kv_blocks)
         assert again == trace.ledger
 
 
