@@ -271,7 +271,7 @@ def test_all_threads_of_a_trace_meet_the_same_server(server, plain):
         one.prompts.clear()
         two.prompts.clear()
         prompts = [words(llm, f"{n % 10}{n // 10}ab") for n in range(48)]
-        traces = llm.generate(prompts, DRAWN, WILD)
+        traces = llm.generate(prompts, SamplingParams(temperature=1.0), WILD)
         assert seen_in(traces)["forks"]
         met = [[any(ids[:4] == prompt for ids in proxy.prompts) for proxy in (one, two)] for prompt in prompts]
         assert all(sum(servers) == 1 for servers in met)
