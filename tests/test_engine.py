@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from parallel_reason import SamplingParams
 from parallel_reason.engines.base import Decode
+from parallel_reason.errors import EngineError
 
 NEVER = frozenset()
 
@@ -71,6 +74,13 @@ def test_an_aborted_request_returns_what_it_has_and_frees_its_kv(soup):
         assert 5 <= len(decoded.ids) < 400
     assert decoded.ids == seen
     assert len(decoded.logprobs) == len(decoded.ids)
+    assert soup.run(soup.engine.kv_is_free())
+
+
+@pytest.mark.parametrize("ids", [[1 << 30], [10] * 600], ids=["no such token", "longer than the window"])
+def test_what_vllm_refuses_is_an_error_of_that_request(soup, ids):
+    with pytest.raises(EngineError, match="engine 'vllm' failed"):
+        soup.run(soup.engine.generate(request("refused", ids, 4)))
     assert soup.run(soup.engine.kv_is_free())
 
 

@@ -138,6 +138,7 @@ class VllmEngine:
             How many of its tokens have KV that is pinned now, if that was asked for; None if it lost a pin.
         """
         from vllm import SamplingParams, TokensPrompt
+        from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -185,7 +186,7 @@ class VllmEngine:
                     pinned = (output.kv_transfer_params or {}).get("kept")
                 elif request.id in self._unwanted:
                     await self.llm.abort(request.id)
-        except (EngineDeadError, EngineGenerateError, ValueError) as error:
+        except (EngineDeadError, EngineGenerateError, VLLMError, ValueError) as error:
             raise EngineError(f"engine 'vllm' failed: {first_line(error.__cause__ or error)}") from error
         if request.max_tokens == 0 and decoded.reason == "stop":
             decoded.reason = "length"
