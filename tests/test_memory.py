@@ -92,7 +92,7 @@ def test_children_share_the_full_blocks_of_their_parent():
 
 
 def test_a_burst_of_forks_queues_on_an_engine_that_it_would_fill():
-    prompts = [str(problem) for problem in held_out(8)]
+    prompts = [str(problem) for problem in held_out(4)]
     with ParallelLLM(engine="torch", kv_tokens=2500) as small, ParallelLLM(engine="torch") as large:
         traces = small.generate(prompts)
         roomy = large.generate(prompts)
