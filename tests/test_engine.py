@@ -81,6 +81,8 @@ def test_an_aborted_request_returns_what_it_has_and_frees_its_kv(soup):
 def test_what_vllm_refuses_is_an_error_of_that_request(soup, ids):
     with pytest.raises(EngineError, match="engine 'vllm' failed"):
         soup.run(soup.engine.generate(request("refused", ids, 4)))
+    with pytest.raises(EngineError, match="engine 'vllm' failed"):
+        soup.run(soup.engine.score(ids))
     assert soup.run(soup.engine.kv_is_free())
 
 

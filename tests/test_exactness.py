@@ -108,10 +108,8 @@ class Off:
                 own = request.held[0]
                 request = replace(request, ids=request.ids[1:], positions=request.positions[1:], held=(own[1:],))
             if self.fault == "neighbour":
-                other, self.neighbour = (
-                    self.neighbour,
-                    request.held[0][:],
-                )  # of its own: that one may be released by then
+                other = self.neighbour
+                self.neighbour = request.held[0][:]  # of its own: that one may be released by then
                 if other is not None and len(other) == len(self.neighbour):
                     request = replace(request, held=(other,))
         return await self.engine.generate(request, on_tokens)

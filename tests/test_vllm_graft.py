@@ -152,6 +152,37 @@ def test_pins_that_a_reset_took_are_computed_again(house):
     assert house.engine.joins.repeated > before
 
 
+@pytest.mark.parametrize("cancelled", [(), (0,), (0, 2)])
+def test_blocks_that_could_not_be_copied_are_never_found_again(house, cancelled):
+    tail = 70  # more than two blocks that each request computes behind the same join
+
+    async def crowd():
+        ids, positions, mask, held = await house.family(words(8, 70), (20, 37), 30, glue=words(0, tail))
+
+        def start(number):
+            own = [*ids[:-tail], *words(20 + number, tail)]
+            return asyncio.create_task(house.draw(own, 4, number, mask=mask, positions=positions, held=held))
+
+        await house.engine.llm.pause_generation(mode="keep", clear_cache=False)
+        tasks = [start(number) for number in range(4)]
+        await asyncio.sleep(0.1)
+        await house.engine.llm.reset_prefix_cache(reset_connector=True)
+        await house.engine.llm.resume_generation()
+        await asyncio.sleep(0)
+        for number in cancelled:
+            tasks[number].cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, end in enumerate(ends) if isinstance(end, asyncio.CancelledError)] == [*cancelled]
+        again = await asyncio.gather(*map(start, range(4)))
+        for kv in held:
+            kv.release()
+        return [end for end in (*ends, *again) if isinstance(end, BaseException)]
+
+    before = house.engine.joins.repeated
+    assert len(house.run(crowd())) == len(cancelled)
+    assert house.engine.joins.repeated > before
+
+
 def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
     old, plain = house.engine.model, house.plain
     other = copy.deepcopy(plain)

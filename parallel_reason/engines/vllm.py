@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 import warnings
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ class VllmEngine:
         """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has begun."""
         self._live.add(request.id)
         try:
-            if self.joins:
+            if self.joins and (request.held or request.keep or request.positions is not None):
                 return await self.joins.generate(request, on_tokens)
             decoded = Decoded()
             await self._ask(request, None, decoded, on_tokens)
@@ -137,10 +138,8 @@ class VllmEngine:
         Returns:
             How many of its tokens have KV that is pinned now, if that was asked for; None if it lost a pin.
         """
-        from vllm import SamplingParams, TokensPrompt
-        from vllm.exceptions import VLLMError
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if request.id in self._unwanted:
             decoded.reason = "abort"
@@ -166,28 +165,23 @@ class VllmEngine:
         begun = time.perf_counter()
         had = len(decoded.ids)
         pinned: int | None = None
-        try:
-            async for output in self.llm.generate(
-                TokensPrompt(prompt_token_ids=list(request.ids)), sampling, request.id
-            ):
-                new = output.outputs[0]
-                if new.token_ids and request.max_tokens:
-                    if not decoded.ids:
-                        decoded.first_token_s = time.perf_counter() - begun
-                    decoded.ids += new.token_ids
-                    decoded.logprobs += new.logprobs.logprobs
-                    if on_tokens:
-                        on_tokens(list(new.token_ids))
-                decoded.cached_tokens = output.num_cached_tokens or decoded.cached_tokens
-                if output.finished:
-                    if facts and new.finish_reason == "error":
-                        return None
-                    decoded.reason = new.finish_reason if new.finish_reason in ("stop", "length") else "abort"
-                    pinned = (output.kv_transfer_params or {}).get("kept")
-                elif request.id in self._unwanted:
-                    await self.llm.abort(request.id)
-        except (EngineDeadError, EngineGenerateError, VLLMError, ValueError) as error:
-            raise EngineError(f"engine 'vllm' failed: {first_line(error.__cause__ or error)}") from error
+        async for output in self._outputs(request.ids, sampling, request.id):
+            new = output.outputs[0]
+            if new.token_ids and request.max_tokens:
+                if not decoded.ids:
+                    decoded.first_token_s = time.perf_counter() - begun
+                decoded.ids += new.token_ids
+                decoded.logprobs += new.logprobs.logprobs
+                if on_tokens:
+                    on_tokens(list(new.token_ids))
+            decoded.cached_tokens = output.num_cached_tokens or decoded.cached_tokens
+            if output.finished:
+                if facts and new.finish_reason == "error":
+                    return None
+                decoded.reason = new.finish_reason if new.finish_reason in ("stop", "length") else "abort"
+                pinned = (output.kv_transfer_params or {}).get("kept")
+            elif request.id in self._unwanted:
+                await self.llm.abort(request.id)
         if request.max_tokens == 0 and decoded.reason == "stop":
             decoded.reason = "length"
         tokens = len(request.ids) + len(decoded.ids) - had
@@ -206,16 +200,26 @@ class VllmEngine:
 
     async def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]`` each given all ids before it, [tokens - 1]."""
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scores: list[float] = []
-        async for output in self.llm.generate(
-            TokensPrompt(prompt_token_ids=list(ids)), sampling, f"score/{time.monotonic_ns()}"
-        ):
+        async for output in self._outputs(ids, sampling, f"score/{time.monotonic_ns()}"):
             entries = (output.prompt_logprobs or [])[1:]
             scores = [entry[token].logprob for entry, token in zip(entries, ids[1:], strict=True)]
         return scores
+
+    async def _outputs(self, ids: list[int], sampling: Any, request_id: str) -> AsyncIterator[Any]:
+        """What vLLM says of a request, bit by bit; what it refuses or breaks on is an `EngineError`."""
+        from vllm import TokensPrompt
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        try:
+            async for output in self.llm.generate(TokensPrompt(prompt_token_ids=list(ids)), sampling, request_id):
+                yield output
+        except (EngineDeadError, EngineGenerateError, VLLMError, ValueError) as error:
+            raise EngineError(f"engine 'vllm' failed: {first_line(error.__cause__ or error)}") from error
 
     async def update_weights(self, model: str) -> None:
         """Go on with the weights of another folder of the same architecture and shapes.

@@ -4,7 +4,8 @@ A request that begins with pinned KV says so in its parameters (`facts`). The sc
 which salted hashes keep apart from plain text, and asks the connector for the rest: those tokens are copied before the
 forward pass, each from its pin to the request's own block. vLLM looks up a preempted request anew, so it is grafted
 again. If a pin is gone by then and plain computing would give other KV, the request ends in an error: the engine
-computes the pins again, and repeats it.
+computes the pins again, and repeats it. To vLLM it waits for a transfer that fails, since the blocks of such a request
+are not in the prefix cache, where those of a copy within the step would be before it is known to fail.
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
     KVConnectorRole,
+    KVConnectorTransferResults,
 )
 
 from parallel_reason.engines.vllm_graft import compat
@@ -33,14 +35,14 @@ class Step(KVConnectorMetadata):  # type: ignore[misc]
     Attributes:
         sources, targets: slots, copied from and to.
         slots, offsets: the new position offsets of slots.
-        failed: blocks whose pins are gone.
+        lost: requests whose pins are gone.
     """
 
     sources: list[Ints] = field(default_factory=list)
     targets: list[Ints] = field(default_factory=list)
     slots: list[Ints] = field(default_factory=list)
     offsets: list[Ints] = field(default_factory=list)
-    failed: set[int] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             compat.salt(request, self.hash_function, self.block_size, facts.salts)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
-        """How many more tokens come from pins, after those that the prefix cache has."""
+        """How many more tokens come from pins, after those that the prefix cache has; and whether it waits for them."""
         self.asked.add(request.request_id)
         live = self.live.get(request.request_id)
         if self.stuck:
@@ -106,9 +108,10 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
                 self.keeper.make_room(blocks, {name for name, _, _ in live.facts.tokens} if live else set())
         if live is None or num_computed_tokens >= live.end:
             return 0, False
-        if num_computed_tokens >= live.facts.floor and not self.keeper.has(live.facts.tokens):
+        lost = not self.keeper.has(live.facts.tokens)
+        if lost and num_computed_tokens >= live.facts.floor:
             return 0, False  # plain computing gives the same KV
-        return live.end - num_computed_tokens, False
+        return live.end - num_computed_tokens, lost
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """Plan the copies of a request that was admitted."""
@@ -116,13 +119,12 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if not num_external_tokens:
             return
         live = self.live[request.request_id]
-        block_ids = blocks.get_block_ids()[0]
-        start = live.end - num_external_tokens
         if not self.keeper.has(live.facts.tokens):
-            self.step.failed.update(block_ids[start // self.block_size :])
+            self.step.lost.add(request.request_id)
             return
+        start = live.end - num_external_tokens
         self.step.sources.append(self.keeper.slots(live.facts.tokens, start)[:num_external_tokens])
-        self.step.targets.append(slots_of(block_ids, start, live.end, self.block_size))
+        self.step.targets.append(slots_of(blocks.get_block_ids()[0], start, live.end, self.block_size))
 
     def build_connector_meta(self, scheduler_output: Any) -> Step:
         """What the workers do before this step's forward pass."""
@@ -205,10 +207,10 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if step.sources:
             self.copier(np.concatenate(step.sources), np.concatenate(step.targets))
 
-    def get_block_ids_with_load_errors(self) -> set[int]:
-        """Blocks whose requests have to end."""
-        failed: set[int] = self._get_connector_metadata().failed
-        return failed
+    def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
+        """What is waited for has failed."""
+        lost: set[str] = self._get_connector_metadata().lost
+        return KVConnectorTransferResults(finished_recving=lost, failed_recving=lost)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Copies are done before the forward pass."""
