@@ -46,7 +46,7 @@ EARLY_S = 3.0  # cancels, deadlines and resets come within these seconds
 HUNG_S = 600.0
 GROWTH = 1.05
 STOPPED = ("cancelled", "deadline")
-KNOWN = ("out of KV memory", "out of vocabulary", "this KV was released")  # of failures
+KNOWN = ("out of KV memory", "never computed", "out of vocabulary", "this KV was released")  # of failures
 ENDS = ("finished", "length", "cancelled", "failed", "raised", "hung")
 
 
@@ -228,7 +228,7 @@ def soak(
     traces: Annotated[int, typer.Option(min=10, help="How many.")] = 5000,
     at_once: Annotated[int, typer.Option(min=1, help="Traces that run at once.")] = 32,
     blocks: Annotated[int, typer.Option(min=64, help="KV blocks of 32 tokens.")] = 128,
-    every: Annotated[int, typer.Option(min=1, help="Of these traces, one is compared with transformers.")] = 250,
+    every: Annotated[int, typer.Option(min=1, help="Of these traces, one is compared with transformers.")] = 25,
     seed: int = 0,
 ) -> None:
     """Run traces that fork, fail and are cancelled in little memory, and look at what is left."""
