@@ -189,6 +189,7 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             )
         self.copier = Copier(kv_caches, self.block_size)
         Offsets.table = torch.zeros(self.slots, dtype=torch.int64, device=self.copier.device)
+        Offsets.unused = self.copier.device.type == "cpu"
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Take up a step, before its forward pass."""
@@ -197,6 +198,7 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if step.slots:
             slots, offsets = (self._tensor(parts) for parts in (step.slots, step.offsets))
             Offsets.table[slots] = offsets  # type: ignore[index]
+            Offsets.unused = Offsets.unused and not offsets.any()
 
     def _tensor(self, parts: Iterable[Ints]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(list(parts))).to(self.copier.device)

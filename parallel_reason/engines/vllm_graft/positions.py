@@ -20,10 +20,12 @@ class Offsets:
 
     Attributes:
         table: [slots]; None before the cache is made.
+        unused: whether all are 0, on a device where no forward pass is recorded to be played again.
         models: how many models were built that use it.
     """
 
     table: torch.Tensor | None = None
+    unused = False
     models = 0
 
 
@@ -67,9 +69,11 @@ def shifted(architecture: str) -> type[Any]:
 
 
 def shift(positions: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Positions less the offsets of the slots of this forward, in ``out``; as they are where there are no slots."""
+    """Positions less the offsets of the slots of this forward, in ``out``; as they are where there are none."""
     from vllm.forward_context import get_forward_context
 
+    if Offsets.unused:
+        return positions
     context = get_forward_context()
     slots_of_layers = context.slot_mapping
     if Offsets.table is None or not slots_of_layers:  # while vLLM measures memory
