@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -162,22 +163,34 @@ def test_importing_the_package_imports_no_engine():
 
 SCRIPT = """
 import parallel_reason  # a script without a __main__ guard
-trace = parallel_reason.generate({prompt!r})
-print("ANSWER", trace.answer)
+llm = parallel_reason.ParallelLLM()  # and that does not close it
+print("ANSWER", llm.generate({prompt!r}).answer, flush=True)
+input()
 """
 
 
-def test_a_script_without_a_guard_runs_ends_and_leaves_no_process(tmp_path):
+def test_a_script_without_a_guard_leaves_no_process_when_it_ends_or_is_killed(tmp_path):
     import psutil
 
     before = {p.pid for p in psutil.process_iter()}
+
+    def left():
+        return [p for p in psutil.process_iter(["name"]) if p.pid not in before and "VLLM" in p.info["name"]]
+
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(prompt=str(PROBLEMS[0])))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ANSWER") == 1
-    after = psutil.process_iter(["cmdline"])
-    assert [p for p in after if p.pid not in before and "vllm" in " ".join(p.info["cmdline"] or []).lower()] == []
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    ends, killed = (subprocess.Popen([sys.executable, str(script)], text=True, **pipes) for _ in range(2))
+    assert [script.stdout.readline().split()[0] for script in (ends, killed)] == ["ANSWER"] * 2
+    assert len(left()) > 2
+    killed.kill()
+    _, errors = ends.communicate("\n", timeout=100)
+    assert ends.returncode == 0, errors
+    killed.communicate()
+    deadline = time.monotonic() + 30
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left() == []
 
 
 def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model, countdown):

@@ -1,14 +1,17 @@
-"""How vLLM's processes are started: their environment, where their words go, and what they must not run."""
+"""How vLLM's processes are started: their environment, where their words go, what they must not run, and when to end."""
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_reason.engines.vllm_graft import SWITCH
+GRAFT = "PARALLEL_REASON_GRAFT"  # set in the environment of vLLM's processes: models can graft
+OWNER = "PARALLEL_REASON_OWNER"  # this too: the process that started them
 
 # vLLM's own settings, where the user has made none.
 DEFAULTS = {
@@ -21,6 +24,27 @@ DEFAULTS = {
 _one_at_a_time = threading.Lock()
 
 
+def register() -> None:
+    """What vLLM calls in each of its processes before it loads a model, an entry point ``vllm.general_plugins``.
+
+    In processes that `starting` is not around it does nothing.
+    """
+    owner = int(os.environ.get(OWNER, 0))
+    if os.getppid() == owner:
+        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    if os.environ.get(GRAFT):
+        from parallel_reason.engines.vllm_graft.positions import register_models
+
+        register_models()
+
+
+def _end_with(owner: int) -> None:
+    """End this process, and so those below it, when its owner was killed and could not close the engine."""
+    while os.getppid() == owner:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
     """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
@@ -31,11 +55,11 @@ def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> It
     - With ``graft``, models are loaded so that joins can graft.
     - The user's script is hidden from them: spawned processes run it again, unless it has a ``__main__`` guard.
     """
-    settings = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
+    settings = {OWNER: str(os.getpid())} | {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
     if kv_cache_gib is not None:
         settings["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
     if graft:
-        settings[SWITCH] = "1"
+        settings[GRAFT] = "1"
     if not compile:
         settings["TORCHDYNAMO_DISABLE"] = "1"
     handle, log = tempfile.mkstemp(prefix="parallel-reason-vllm-", suffix=".log")
