@@ -1,4 +1,4 @@
-"""How vLLM's processes are started: their environment, where their words go, what they must not run, and when to end."""
+"""How vLLM's processes are started: what they inherit, where their words go, and what ends them."""
 
 import contextlib
 import os
@@ -31,6 +31,7 @@ def register() -> None:
     """
     owner = int(os.environ.get(OWNER, 0))
     if os.getppid() == owner:
+        signal.signal(signal.SIGURG, lambda *_: None)
         threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     if os.environ.get(GRAFT):
         from parallel_reason.engines.vllm_graft.positions import register_models
@@ -39,9 +40,14 @@ def register() -> None:
 
 
 def _end_with(owner: int) -> None:
-    """End this process, and so those below it, when its owner was killed and could not close the engine."""
+    """End this process, and so those below it, when its owner was killed and could not close the engine.
+
+    Meanwhile see to it that it notices when it shall end: a signal that came to another thread does not wake the main
+    one from waiting for a request, where Python could handle it.
+    """
     while os.getppid() == owner:
         time.sleep(1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
