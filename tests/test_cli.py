@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -72,6 +73,14 @@ def test_training_text_is_validated_line_by_line(tmp_path):
     assert call("validate", file, "--dialect", "spawn_join").returncode == 0
 
 
+def test_a_trace_that_failed_is_status_1_and_the_others_are_printed():
+    done = call("generate", "1,2=3", PROBLEMS[0], "--engine", "torch", "-e", "kv_tokens=30", "--threads", "1", "--json")
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 2
+    assert done.stderr.startswith("error: ")
+    assert "of 2 traces failed, the first because: " in done.stderr
+
+
 def test_an_unknown_option_is_status_2():
     done = call("generate", "1,2=3", "--thread", "3")
     assert done.returncode == 2
@@ -80,7 +89,7 @@ def test_an_unknown_option_is_status_2():
 
 def test_prompts_from_a_pipe_give_json_lines_and_a_file(tmp_path):
     out = tmp_path / "traces.jsonl"
-    done = call("generate", "--json", "--out", out, text="\n".join(PROBLEMS[:3]) + "\n")
+    done = call("generate", "--json", "--out", out, "--engine", "torch", text="\n".join(PROBLEMS[:3]) + "\n")
     assert done.returncode == 0, done.stderr
     prompts = sorted(json.loads(line)["prompt"] for line in done.stdout.splitlines())
     assert prompts == sorted(PROBLEMS[:3])
@@ -91,10 +100,12 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
     out = tmp_path / "traces.jsonl"
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROBLEMS))
-    command = [*COMMAND, "generate", "--file", str(prompts), "--n", "50", "--children", "1", "--out", str(out)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [*COMMAND, "generate", "--file", prompts, "--n", "50", "--children", "1", "--json", "--out", out]
+    with (tmp_path / "printed").open("w") as printed:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=printed, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        )  # fmt: skip
     deadline = time.time() + 240
     while time.time() < deadline and not (out.exists() and out.read_text().count("\n") >= 5):
         time.sleep(0.2)
@@ -103,7 +114,9 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path):
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "stopped; what was finished is kept"
     assert "Traceback" not in errors
-    assert 5 <= len(list(read_traces(out))) < len(PROBLEMS) * 50
+    kept = list(read_traces(out))
+    assert 5 <= len(kept) < len(PROBLEMS) * 50
+    assert [json.loads(line)["prompt"] for line in (tmp_path / "printed").open()] == [trace.prompt for trace in kept]
 
 
 def test_a_broken_line_of_a_trace_file_is_named(tmp_path):

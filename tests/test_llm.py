@@ -226,7 +226,7 @@ def test_a_model_without_the_control_tokens_is_refused(soup_model, tmp_path):
     core = Tokenizer(models.WordLevel({"<eos>": 0} | {f"w{n}": n for n in range(1, 30)}, unk_token="<eos>"))
     PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>").save_pretrained(folder)
     with pytest.raises(ModelError, match="no token for <spawn>, <sep>"):
-        ParallelLLM(str(folder))
+        ParallelLLM(str(folder), engine="torch")
 
 
 def test_vllm_that_cannot_start_says_why_in_one_line(soup_model):

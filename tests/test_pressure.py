@@ -71,7 +71,8 @@ async def crowd(engine, dialect, ids, dice):
             if left == 0:
                 tasks[sample].cancel()
 
-        limits = WILD.model_copy(update={"deadline_s": 10 ** dice.uniform(-3, -0.5)}) if fate == "late" else WILD
+        late = 10 ** dice.uniform(-3, -0.5) if fate == "late" else None
+        limits = WILD.model_copy(update={"deadline_s": late, "tokens": 400})
         watch = emit if fate == "cancelled" else None
         run = Run(engine, dialect, SamplingParams(temperature=1.0, seed=5), limits, sample, watch)
         return asyncio.ensure_future(run.trace("", [*dice.choices(letters, k=dice.randrange(64)), *ids]))

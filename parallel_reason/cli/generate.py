@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from parallel_reason.cli.output import Sink, draw, run_all
-from parallel_reason.errors import InputError
+from parallel_reason.errors import EngineError, InputError
 from parallel_reason.limits import Limits
 from parallel_reason.sampling import SamplingParams
 
@@ -71,9 +71,13 @@ def generate(
             llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine, **engine_options)
         with llm:
             if len(prompts) * n == 1 and console.is_terminal and not json:
-                sink.add(0, asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console)), drawn=True)
+                traces = [asyncio.run(draw(llm.stream(prompts[0], sampling, limits), console))]
+                sink.add(0, traces[0], drawn=True)
             else:
-                run_all(llm, prompts, sink, Console(stderr=True), sampling=sampling, limits=limits)
+                traces = run_all(llm, prompts, sink, Console(stderr=True), sampling=sampling, limits=limits)
+    failed = [trace.why for trace in traces if trace.status == "failed"]
+    if failed:
+        raise EngineError(f"{len(failed)} of {len(traces)} traces failed, the first because: {failed[0]}")
 
 
 def _checked(kind: type[T], **given: Any) -> T:
