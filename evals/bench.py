@@ -69,13 +69,20 @@ def timed(llm: ParallelLLM, prompts: list[str], limits: Limits) -> tuple[float, 
 def overhead(llm: ParallelLLM, prompts: list[str], pairs: int) -> list[float]:
     """Controller seconds over bare seconds, once a pair; a first pair warms up and is left out."""
     _, traces = timed(llm, prompts, Limits())
-    ratios = []
-    for _ in range(pairs + 1):
+
+    def bare() -> float:
         assert llm.run(llm.engine.kv_is_free())
         begun = time.perf_counter()
         llm.run(replay(llm, traces))
-        bare = time.perf_counter() - begun
-        ratios.append(timed(llm, prompts, Limits())[0] / bare)
+        return time.perf_counter() - begun
+
+    def controlled() -> float:
+        return timed(llm, prompts, Limits())[0]
+
+    ratios = []
+    for pair in range(pairs + 1):
+        taken = {way: way() for way in (bare, controlled)[:: (-1) ** pair]}
+        ratios.append(taken[controlled] / taken[bare])
     return ratios[1:]
 
 
