@@ -175,7 +175,7 @@ def test_a_script_without_a_guard_leaves_no_process_when_it_ends_or_is_killed(tm
     before = {p.pid for p in psutil.process_iter()}
 
     def left():
-        return [p for p in psutil.process_iter(["name"]) if p.pid not in before and "VLLM" in p.info["name"]]
+        return [p for p in psutil.process_iter(["name"]) if p.pid not in before and "VLLM" in (p.info["name"] or "")]
 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(prompt=str(PROBLEMS[0])))
