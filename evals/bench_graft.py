@@ -30,6 +30,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 
+from evals.interval import median
 from evals.rig import SIZES, SMALL, WORDS, Desk, ask, in_turn, middle, model_folder, ms, numbers, over, words
 from evals.script import trace
 from parallel_reason.engines.base import KV, Engine
@@ -214,10 +215,11 @@ async def idle(desk: Desk) -> None:
         for engine in engines.values():
             await engine.close()
     requests, prompt, new = IDLE
+    ratios = [one / other for one, other in zip(ready, plain, strict=True)]
     desk.show(
         f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)}",
-        ["started to graft", "not", "ratio"],
-        [[middle(ready), middle(plain), over(ready, plain)]],
+        ["started to graft", "not", "ratio", "95% interval of its median"],
+        [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*median(ratios))]],
     )
 
 

@@ -1,6 +1,6 @@
-"""Intervals for shares."""
+"""Intervals for shares and for medians."""
 
-from math import sqrt
+from math import floor, sqrt
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -9,3 +9,13 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)  # rounding may pass the ends
+
+
+def median(values: list[float], z: float = 1.96) -> tuple[float, float]:
+    """An interval of the median whatever the values' distribution: two of them, by rank (sign test); 95% for that z.
+
+    Of at most seven values it is their range.
+    """
+    n, ranked = len(values), sorted(values)
+    outside = max(0, floor((n - z * sqrt(n)) / 2))
+    return ranked[outside], ranked[n - 1 - outside]

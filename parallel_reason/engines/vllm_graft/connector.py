@@ -128,6 +128,15 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     def build_connector_meta(self, scheduler_output: Any) -> Step:
         """What the workers do before this step's forward pass."""
+        if self.live or self.shifted:  # else nothing in the batch has an offset, or a block that had one
+            self._place(scheduler_output)
+        self.stuck = scheduler_output.total_num_scheduled_tokens == 0 and bool(self.asked)
+        self.asked.clear()
+        step, self.step = self.step, Step()
+        return step
+
+    def _place(self, scheduler_output: Any) -> None:
+        """Look at the blocks that requests were given for this step."""
         for new in scheduler_output.scheduled_new_reqs:
             self._offset(new.req_id, new.block_ids[0], new.num_computed_tokens // self.block_size, whole=True)
         old = scheduler_output.scheduled_cached_reqs
@@ -137,10 +146,6 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             if block_ids is not None:
                 whole = request_id in old.resumed_req_ids
                 self._offset(request_id, block_ids[0], computed // self.block_size if whole else 0, whole)
-        self.stuck = scheduler_output.total_num_scheduled_tokens == 0 and bool(self.asked)
-        self.asked.clear()
-        step, self.step = self.step, Step()
-        return step
 
     def _offset(self, request_id: str, block_ids: list[int], first: int, whole: bool) -> None:
         """Have the blocks of a request that it will write to hold its offsets: all after ``first`` of these."""
@@ -213,6 +218,10 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         """What is waited for has failed."""
         lost: set[str] = self._get_connector_metadata().lost
         return KVConnectorTransferResults(finished_recving=lost, failed_recving=lost)
+
+    def has_connector_metadata(self) -> bool:
+        """Nothing is moved layer by layer, so vLLM need not call in on each of them."""
+        return False
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Copies are done before the forward pass."""
