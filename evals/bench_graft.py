@@ -41,6 +41,7 @@ CASES = "2x128,2x512,8x128,8x512,32x128,32x512"
 WINDOW = 20480
 FORKS = (8, 32)
 IDLE = (64, 64, 256)  # requests, tokens of their prompts, tokens that each samples
+STARTS, TURNS = 4, 3  # of idle: starts of both engines for each of --pairs, and runs on each
 REST_S = 1.5  # vLLM's worker keeps a core busy for a second after its last request
 NEWLINE, GLUE = 392, [393, 392]  # after a child, and after the join
 
@@ -204,20 +205,26 @@ async def tokens_a_second(engine: VllmEngine) -> float:
 
 
 async def idle(desk: Desk) -> None:
-    """Started to graft, over not; four times as many runs, for it is a small difference of two noisy times."""
+    """Started to graft, over not.
+
+    An engine is faster or slower than the next one for as long as it lives, by more than what is looked for: what
+    counts is how many were started. Of each two that live side by side, the one started first is now this one, now that.
+    """
     ready, plain = [], []
-    for order in ((True, False), (False, True)):  # the engine that was started first is a little slower
+    for start in range(STARTS * desk.runs):
+        order = (True, False) if start % 2 else (False, True)
         engines = {graft: await desk.start(SMALL, graft, context=1024) for graft in order}
         ways = {str(graft): partial(tokens_a_second, engine) for graft, engine in engines.items()}
-        taken = await in_turn(ways, 2 * desk.runs)
-        ready += taken["True"]
-        plain += taken["False"]
+        taken = await in_turn(ways, TURNS)
+        ready.append(statistics.median(taken["True"]))
+        plain.append(statistics.median(taken["False"]))
         for engine in engines.values():
             await engine.close()
     requests, prompt, new = IDLE
     ratios = [one / other for one, other in zip(ready, plain, strict=True)]
     desk.show(
-        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)}",
+        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, medians of {TURNS} runs, "
+        f"n={len(ready)} starts of both engines",
         ["started to graft", "not", "ratio", "95% interval of its median"],
         [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*median(ratios))]],
     )
@@ -225,7 +232,7 @@ async def idle(desk: Desk) -> None:
 
 def bench(
     only: Annotated[list[Part] | None, typer.Option(help="Run this part alone; may be given again.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Runs of each ratio; idle takes four times as many.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Runs of each ratio; idle starts its engines four times as often.")] = 5,
     models: Annotated[str, typer.Option(help=f"Of join and fork; trace and idle are always on {SMALL}.")] = "3M,80M",
     cases: Annotated[str, typer.Option(help="Of join: children x tokens.")] = CASES,
     traces: Annotated[int, typer.Option(min=1, help="Of trace: how many at once.")] = 64,

@@ -46,7 +46,7 @@ EARLY_S = 3.0  # cancels, deadlines and resets come within these seconds
 HUNG_S = 600.0
 GROWTH = 1.05
 STOPPED = ("cancelled", "deadline")
-KNOWN = ("out of KV memory", "never computed", "out of vocabulary", "this KV was released")  # of failures
+KNOWN = ("out of KV memory", "limits.", "out of vocabulary", "this KV was released")  # causes of failures
 ENDS = ("finished", "length", "cancelled", "failed", "raised", "hung")
 
 

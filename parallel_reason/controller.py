@@ -243,7 +243,7 @@ class Run:
         if len(line.context) > self.budget.context:
             return "length", f"limits.context={self.budget.context}"
         if line.torn:
-            return "failed", "KV of what it sees was never computed"
+            return "failed", f"KV below thread {line.thread.label} was never computed: {line.thread.why}"
         async with self.share.room(line, 0) as there_is:
             if not there_is:
                 return "cancelled", line.cancelled or "no room"

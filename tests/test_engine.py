@@ -65,7 +65,7 @@ def test_an_aborted_request_returns_what_it_has_and_frees_its_kv(soup):
         task = asyncio.create_task(
             soup.engine.generate(request("cut", ids, 400, temperature=1.0, seed=1, live=True, stop=NEVER), on_tokens)
         )
-        await started.wait()
+        await asyncio.wait({task, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
         await soup.engine.abort("cut")
         return seen, await task
 

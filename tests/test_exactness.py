@@ -14,7 +14,7 @@ from parallel_reason import ParallelLLM
 from parallel_reason.check import BOUND, compare, load_reference
 from parallel_reason.countdown import held_out
 from parallel_reason.dialects import grafts
-from parallel_reason.errors import InputError
+from parallel_reason.errors import EngineError, InputError
 from tests import letters
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
 from tests.cases import WILD as WILD
@@ -90,6 +90,13 @@ def test_vllm_says_why_it_cannot_graft(tmp_path):
         ParallelLLM(folder, dialect="multiverse", engine="vllm")
 
 
+@pytest.mark.parametrize("version", [(0, 25, 1), (0, 33, 0), (1, 0, 0)])
+def test_a_vllm_that_was_not_tested_is_refused(tmp_path, monkeypatch, version):
+    monkeypatch.setattr("vllm.__version_tuple__", version)
+    with pytest.raises(InputError, match=r"grafting is known to be exact on 0.26 to 0.32 only; use engine='torch'"):
+        ParallelLLM(letters.build("Llama", tmp_path), dialect="multiverse", engine="vllm")
+
+
 class Off:
     """An engine that is off by one thing for every child: a position, an interval of its mask, or a neighbour's KV."""
 
@@ -123,6 +130,29 @@ def test_an_engine_that_is_off_is_seen(models, fault):
         traces = many(llm, "parallel_r1, unseen", 24)
         llm.engine = llm.engine.engine
     assert max(compare(reference, trace).largest for trace in traces) > 10 * BOUND
+
+
+class Poor(Off):
+    """An engine that has no room for KV of children of children once they have ended."""
+
+    async def generate(self, request, on_tokens=None):
+        _, _, label, _ = request.id.split("/")
+        if label.count(".") > 1 and request.max_tokens == 0:
+            raise EngineError(f"no room for {label}")
+        return await self.engine.generate(request, on_tokens)
+
+
+def test_threads_that_would_see_kv_that_was_never_computed_name_the_cause(models):
+    folder, _ = models("qwen3", "multiverse")
+    with ParallelLLM(folder, engine="torch", dialect="multiverse") as llm:
+        llm.engine = Poor(llm.engine, "memory")
+        traces = many(llm, "multiverse", 24)
+        llm.engine = llm.engine.engine
+        assert llm.run(llm.engine.kv_is_free())
+    failed = {thread.label: thread.why for trace in traces for thread in trace.threads if thread.status == "failed"}
+    assert failed["0.0"].startswith("no room for 0.0.")
+    assert failed["0"].startswith("KV below thread 0.")
+    assert "was never computed: no room for 0." in failed["0"]
 
 
 @pytest.mark.parametrize("fault", ["position", "interval"])

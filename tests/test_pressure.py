@@ -102,7 +102,7 @@ def test_50_traces_that_do_not_fit_are_exact_and_leave_nothing(pressed, dialects
     assert ended["cancelled", "limits.deadline_s"] > 2
     failed = {why for status, why in ended if status == "failed"}
     if case in GRAFT:  # a join alone may not fit, and what sees it cannot go on either
-        failed = {why for why in failed if "out of KV memory" not in why and "never computed" not in why}
+        failed = {why for why in failed if "out of KV memory" not in why and "limits.deadline_s" not in why}
     assert not failed
     assert seen_in(ends["left alone"])["joined"] > 0
     assert max(compare(reference, trace).largest for trace in traces) < BOUND

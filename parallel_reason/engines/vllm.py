@@ -158,9 +158,9 @@ class VllmEngine:
             detokenize=bool(request.stop_texts),
             skip_special_tokens=False,  # a stop text is looked for in the text that the dialect reads
             output_kind=RequestOutputKind.DELTA,
-            stream_interval=1 if request.live else _SILENT,
             skip_clone=True,
             extra_args={"kv_transfer_params": facts.travel()} if facts else None,
+            **compat.every(1 if request.live else _SILENT),
         )
         begun = time.perf_counter()
         had = len(decoded.ids)
@@ -171,7 +171,8 @@ class VllmEngine:
                 if not decoded.ids:
                     decoded.first_token_s = time.perf_counter() - begun
                 decoded.ids += new.token_ids
-                decoded.logprobs += new.logprobs.logprobs
+                # Before 0.29, what an abort brings may have the log-probs of all tokens once more behind its own.
+                decoded.logprobs += new.logprobs.logprobs[: len(new.token_ids)]
                 if on_tokens:
                     on_tokens(list(new.token_ids))
             decoded.cached_tokens = output.num_cached_tokens or decoded.cached_tokens
@@ -212,13 +213,11 @@ class VllmEngine:
     async def _outputs(self, ids: list[int], sampling: Any, request_id: str) -> AsyncIterator[Any]:
         """What vLLM says of a request, bit by bit; what it refuses or breaks on is an `EngineError`."""
         from vllm import TokensPrompt
-        from vllm.exceptions import VLLMError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
             async for output in self.llm.generate(TokensPrompt(prompt_token_ids=list(ids)), sampling, request_id):
                 yield output
-        except (EngineDeadError, EngineGenerateError, VLLMError, ValueError) as error:
+        except compat.refusals() as error:
             raise EngineError(f"engine 'vllm' failed: {first_line(error.__cause__ or error)}") from error
 
     async def update_weights(self, model: str) -> None:

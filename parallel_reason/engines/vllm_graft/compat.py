@@ -8,14 +8,7 @@ from parallel_reason.engines.vllm_graft import CONNECTOR
 if TYPE_CHECKING:
     import torch
 
-TESTED = "0.32"  # the minor version of vLLM that the tests run on
-
-
-def version() -> str:
-    """Of the vLLM that is installed."""
-    import vllm
-
-    return str(vllm.__version__)
+TESTED = (0, 26), (0, 32)  # the oldest and the newest minor version of vLLM that the tests were run on
 
 
 def options() -> dict[str, Any]:
@@ -36,8 +29,12 @@ def why_not(config: Any) -> str | None:
 
     Needed is one rotary position a token and one KV cache group in which every layer attends to everything.
     """
-    if not version().startswith(TESTED + "."):
-        return f"vLLM {version()} is installed, and grafting is known to be exact on {TESTED} only"
+    import vllm
+
+    oldest, newest = TESTED
+    if not oldest <= vllm.__version_tuple__[:2] <= newest:
+        known = " to ".join(f"{major}.{minor}" for major, minor in TESTED)
+        return f"vLLM {vllm.__version__} is installed, and grafting is known to be exact on {known} only"
     model, parallel = config.model_config, config.parallel_config
     text = model.hf_text_config
     windows = any("sliding" in kind or "chunk" in kind for kind in getattr(text, "layer_types", None) or ())
@@ -74,6 +71,21 @@ def full_attention(kv_cache_config: Any) -> bool:
         and spec.sliding_window is None
         and spec.attention_chunk_size is None
     )
+
+
+def every(tokens: int) -> dict[str, int]:
+    """Sampling parameters of a request that tells of its tokens so many at a time; before 0.27, always of each."""
+    from vllm import SamplingParams
+
+    return {"stream_interval": tokens} if "stream_interval" in SamplingParams.__struct_fields__ else {}
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises for one request, or when it died; before 0.27, without a class of its own for the former."""
+    from vllm import exceptions
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    return EngineDeadError, EngineGenerateError, getattr(exceptions, "VLLMError", ValueError), ValueError
 
 
 async def send(llm: Any, name: str, parameters: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
     KVConnectorRole,
-    KVConnectorTransferResults,
 )
 
 from parallel_reason.engines.vllm_graft import compat
@@ -35,14 +34,14 @@ class Step(KVConnectorMetadata):  # type: ignore[misc]
     Attributes:
         sources, targets: slots, copied from and to.
         slots, offsets: the new position offsets of slots.
-        lost: requests whose pins are gone.
+        lost: requests whose pins are gone, and of each the first block that was to be copied to.
     """
 
     sources: list[Ints] = field(default_factory=list)
     targets: list[Ints] = field(default_factory=list)
     slots: list[Ints] = field(default_factory=list)
     offsets: list[Ints] = field(default_factory=list)
-    lost: set[str] = field(default_factory=set)
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -119,12 +118,12 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if not num_external_tokens:
             return
         live = self.live[request.request_id]
+        start, block_ids = live.end - num_external_tokens, blocks.get_block_ids()[0]
         if not self.keeper.has(live.facts.tokens):
-            self.step.lost.add(request.request_id)
+            self.step.lost[request.request_id] = block_ids[start // self.block_size]
             return
-        start = live.end - num_external_tokens
         self.step.sources.append(self.keeper.slots(live.facts.tokens, start)[:num_external_tokens])
-        self.step.targets.append(slots_of(blocks.get_block_ids()[0], start, live.end, self.block_size))
+        self.step.targets.append(slots_of(block_ids, start, live.end, self.block_size))
 
     def build_connector_meta(self, scheduler_output: Any) -> Step:
         """What the workers do before this step's forward pass."""
@@ -214,10 +213,13 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if step.sources:
             self.copier(np.concatenate(step.sources), np.concatenate(step.targets))
 
-    def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
-        """What is waited for has failed."""
-        lost: set[str] = self._get_connector_metadata().lost
-        return KVConnectorTransferResults(finished_recving=lost, failed_recving=lost)
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[None, set[str]]:
+        """What is waited for is over,"""
+        return None, set(self._get_connector_metadata().lost)
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        """and has failed: a block of each request that waits, which no other has."""
+        return set(self._get_connector_metadata().lost.values())
 
     def has_connector_metadata(self) -> bool:
         """Nothing is moved layer by layer, so vLLM need not call in on each of them."""
