@@ -208,7 +208,7 @@ async def idle(desk: Desk) -> None:
     """Started to graft, over not.
 
     An engine is faster or slower than the next one for as long as it lives, by more than what is looked for: what
-    counts is how many were started. Of each two that live side by side, the one started first is now this one, now that.
+    counts is how many were started. Of each two that live side by side, now this one and now that is started first.
     """
     ready, plain = [], []
     for start in range(STARTS * desk.runs):
@@ -223,8 +223,8 @@ async def idle(desk: Desk) -> None:
     requests, prompt, new = IDLE
     ratios = [one / other for one, other in zip(ready, plain, strict=True)]
     desk.show(
-        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, medians of {TURNS} runs, "
-        f"n={len(ready)} starts of both engines",
+        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)} starts of "
+        f"both engines, medians of {TURNS} runs on each",
         ["started to graft", "not", "ratio", "95% interval of its median"],
         [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*median(ratios))]],
     )
@@ -232,7 +232,7 @@ async def idle(desk: Desk) -> None:
 
 def bench(
     only: Annotated[list[Part] | None, typer.Option(help="Run this part alone; may be given again.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Runs of each ratio; idle starts its engines four times as often.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Runs of each ratio; starts of idle are four times as many.")] = 5,
     models: Annotated[str, typer.Option(help=f"Of join and fork; trace and idle are always on {SMALL}.")] = "3M,80M",
     cases: Annotated[str, typer.Option(help="Of join: children x tokens.")] = CASES,
     traces: Annotated[int, typer.Option(min=1, help="Of trace: how many at once.")] = 64,

@@ -214,11 +214,11 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self.copier(np.concatenate(step.sources), np.concatenate(step.targets))
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[None, set[str]]:
-        """What is waited for is over,"""
+        """Requests whose wait is over: those that lost a pin."""
         return None, set(self._get_connector_metadata().lost)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        """and has failed: a block of each request that waits, which no other has."""
+        """And has failed: of each of them a block that no other request has."""
         return set(self._get_connector_metadata().lost.values())
 
     def has_connector_metadata(self) -> bool:
