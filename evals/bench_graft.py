@@ -223,8 +223,8 @@ async def idle(desk: Desk) -> None:
     requests, prompt, new = IDLE
     ratios = [one / other for one, other in zip(ready, plain, strict=True)]
     desk.show(
-        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)} starts of "
-        f"both engines, medians of {TURNS} runs on each",
+        f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)} "
+        f"starts of both engines, medians of {TURNS} runs on each",
         ["started to graft", "not", "ratio", "95% interval of its median"],
         [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*median(ratios))]],
     )
