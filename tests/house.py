@@ -1,8 +1,10 @@
 """An engine beside plain transformers, and the requests that are made of it."""
 
 import asyncio
+import contextlib
 
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -74,3 +76,18 @@ def preemptions():
     from vllm.v1.metrics.reader import get_metrics_snapshot
 
     return sum(metric.value for metric in get_metrics_snapshot() if metric.name == "vllm:num_preemptions")
+
+
+@contextlib.contextmanager
+def scheduling_ahead():
+    """Engines that are started meanwhile schedule a step ahead of the one that runs, which vLLM turns off on CPUs."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    def check(cls, config):
+        before(config)
+        config.scheduler_config.async_scheduling = True
+
+    before = CpuPlatform.check_and_update_config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CpuPlatform, "check_and_update_config", classmethod(check))
+        yield

@@ -4,6 +4,7 @@ The torch engine is held to it for every dialect and three model families, vLLM 
 ``ALL_FAMILIES=1`` adds the other families.
 """
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from parallel_reason.dialects import grafts
 from parallel_reason.errors import EngineError, InputError
 from tests import letters
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
-from tests.cases import WILD as WILD
+from tests.house import scheduling_ahead
 
 EVERY = bool(os.environ.get("ALL_FAMILIES"))
 ON_TORCH = list(FAMILIES) if EVERY else ["qwen3", "llama", "gemma3"]
@@ -64,11 +65,15 @@ def test_vllm_is_exact(models, dialects, family):
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
-@pytest.mark.parametrize("family", ON_VLLM)
+@pytest.mark.parametrize(("family", "compiled"), [*((family, False) for family in ON_VLLM), *[("qwen3", True)] * EVERY])
 @pytest.mark.parametrize("dialects", [("multiverse", "parathinker"), ("npr", "parallel_r1")])
-def test_vllm_is_exact_when_it_grafts(models, dialects, family):
+def test_vllm_is_exact_when_it_grafts(models, dialects, family, compiled):
+    """``compiled`` also schedules ahead: together they are what GPUs run by default."""
     folder, reference = models(family, *dialects)
-    with ParallelLLM(folder, dialect=dialects[0]) as llm:
+    with contextlib.ExitStack() as stack:
+        if compiled:
+            stack.enter_context(scheduling_ahead())
+        llm = stack.enter_context(ParallelLLM(folder, dialect=dialects[0], compile=compiled or None))
         for case in (case for case in GRAFT if dialect_of(case) in dialects):
             traces = many(llm, case, 24)
             assert llm.run(llm.engine.kv_is_free()), case

@@ -1,6 +1,7 @@
 """Grafts on vLLM, request by request: against transformers, under pressure, after cancels and resets, and by count."""
 
 import asyncio
+import contextlib
 import copy
 import gc
 import random
@@ -11,7 +12,7 @@ import torch
 
 from parallel_reason.engines.vllm import VllmEngine
 from parallel_reason.errors import EngineError, InputError, ModelError
-from tests.house import House, ask, preemptions
+from tests.house import House, ask, preemptions, scheduling_ahead
 from tests.letters import build_endless, words
 
 BLOCKS = 40  # of 32 tokens
@@ -96,11 +97,14 @@ class Joining(House):
         return ids, joined
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    """A model that never ends by itself, in so little memory that a few joins at once do not fit."""
+@pytest.fixture(scope="module", params=[False, True], ids=["", "ahead"])
+def house(request, tmp_path_factory):
+    """A model that never ends by itself, in so little memory that a few joins at once do not fit; and once more on a
+    vLLM that schedules a step ahead, as it does on GPUs."""
     folder = build_endless("Qwen3", tmp_path_factory.mktemp("endless"), head_dim=32)
-    house = Joining(folder, context=640, num_gpu_blocks_override=BLOCKS, disable_log_stats=False)
+    with scheduling_ahead() if request.param else contextlib.nullcontext():
+        house = Joining(folder, context=640, num_gpu_blocks_override=BLOCKS, disable_log_stats=False)
+    assert house.engine.llm.vllm_config.scheduler_config.async_scheduling == request.param
     yield house
     house.close()
 
