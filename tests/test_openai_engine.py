@@ -18,8 +18,8 @@ from parallel_reason.engines.base import Decode
 from parallel_reason.engines.openai_wire import INTERVAL
 from parallel_reason.errors import EngineError, InputError, ModelError
 from parallel_reason.events import Tokens
+from tests.cases import NO_GRAFT, WILD, many, seen_in
 from tests.servers import EVENTS, LONG, MODELS, SLOW, Proxy, Serve, Watched, behind, chunk, other
-from tests.test_exactness import NO_GRAFT, WILD, many, seen_in
 
 DIALECTS = ["spawn_join", "apr", "threadweaver", "parallel_r1"]
 DRAWN = SamplingParams(temperature=1.0, seed=3)
