@@ -30,7 +30,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 
-from evals.interval import median
+from evals.interval import of_median
 from evals.rig import SIZES, SMALL, WORDS, Desk, ask, in_turn, middle, model_folder, ms, numbers, over, words
 from evals.script import trace
 from parallel_reason.engines.base import KV, Engine
@@ -226,7 +226,7 @@ async def idle(desk: Desk) -> None:
         f"idle: {requests} plain requests of {prompt} + {new} tokens at once, {SMALL}, tokens/s, n={len(ready)} "
         f"starts of both engines, medians of {TURNS} runs on each",
         ["started to graft", "not", "ratio", "95% interval of its median"],
-        [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*median(ratios))]],
+        [[middle(ready), middle(plain), over(ready, plain), "{:.3f} to {:.3f}".format(*of_median(ratios))]],
     )
 
 

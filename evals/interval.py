@@ -11,7 +11,7 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)  # rounding may pass the ends
 
 
-def median(values: list[float], z: float = 1.96) -> tuple[float, float]:
+def of_median(values: list[float], z: float = 1.96) -> tuple[float, float]:
     """An interval of the median whatever the values' distribution: two of them, by rank (sign test); 95% for that z.
 
     Of at most seven values it is their range.

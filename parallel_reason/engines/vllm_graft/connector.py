@@ -218,7 +218,7 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return None, set(self._get_connector_metadata().lost)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        """And has failed: of each of them a block that no other request has."""
+        """Of each of these a block that no other request has: it tells vLLM that their transfer has failed."""
         return set(self._get_connector_metadata().lost.values())
 
     def has_connector_metadata(self) -> bool:
