@@ -97,7 +97,7 @@ class Joining(House):
         return ids, joined
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "ahead"])
+@pytest.fixture(scope="module", params=[False, True], ids=["in step", "ahead"])
 def house(request, tmp_path_factory):
     """A model that never ends by itself, in so little memory that a few joins at once do not fit; and once more on a
     vLLM that schedules a step ahead, as it does on GPUs."""
