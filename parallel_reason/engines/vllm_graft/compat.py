@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 TESTED = (0, 26), (0, 32)  # the oldest and the newest minor version of vLLM that the tests were run on
+AHEAD = (0, 30)  # the first that schedules a step ahead and yet ends a request whose pin is lost; older ones may hang
 
 
 def options() -> dict[str, Any]:
@@ -21,7 +22,15 @@ def options() -> dict[str, Any]:
         kv_role="kv_both",
         kv_load_failure_policy="fail",
     )
-    return {"kv_transfer_config": connector}
+    in_step = {} if _version() >= AHEAD else {"async_scheduling": False}
+    return {"kv_transfer_config": connector, **in_step}
+
+
+def _version() -> tuple[int, int]:
+    import vllm
+
+    major, minor = vllm.__version_tuple__[:2]
+    return int(major), int(minor)
 
 
 def why_not(config: Any) -> str | None:
@@ -29,12 +38,10 @@ def why_not(config: Any) -> str | None:
 
     Needed is one rotary position a token and one KV cache group in which every layer attends to everything.
     """
-    import vllm
-
     oldest, newest = TESTED
-    if not oldest <= vllm.__version_tuple__[:2] <= newest:
+    if not oldest <= _version() <= newest:
         known = " to ".join(f"{major}.{minor}" for major, minor in TESTED)
-        return f"vLLM {vllm.__version__} is installed, and grafting is known to be exact on {known} only"
+        return "vLLM {}.{} is installed, and grafting is known to be exact on {} only".format(*_version(), known)
     model, parallel = config.model_config, config.parallel_config
     text = model.hf_text_config
     windows = any("sliding" in kind or "chunk" in kind for kind in getattr(text, "layer_types", None) or ())
@@ -51,6 +58,7 @@ def why_not(config: Any) -> str | None:
         "it is replicated (data parallel), and a pin lies on one replica": parallel.data_parallel_size > 1,
         "its context is spread over several devices": parallel.decode_context_parallel_size > 1,
         "its batches are split in two (DBO)": parallel.use_ubatching,
+        "it schedules ahead, on vLLM before 0.30": config.scheduler_config.async_scheduling and _version() < AHEAD,
         "LoRA is on": config.lora_config is not None,
         "its KV cache is quantised": config.cache_config.cache_dtype not in ("auto", "bfloat16", "float16", "float32"),
         "prefix caching is off": not config.cache_config.enable_prefix_caching,
