@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 TESTED = (0, 26), (0, 32)  # the oldest and the newest minor version of vLLM that the tests were run on
-AHEAD = (0, 30)  # the first that schedules a step ahead and yet ends a request whose pin is lost; older ones may hang
+AHEAD = (0, 30)  # the first on which the tests of grafts pass while vLLM schedules a step ahead; older ones hang
 
 
 def options() -> dict[str, Any]:
