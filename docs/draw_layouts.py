@@ -1,14 +1,15 @@
-"""Draw how the trace of each dialect lies: who sees whom, at which position. One picture each in docs/layouts.
+"""Draw the layout of one trace of each dialect: which token sees which, at which position; see docs/layouts.
 
 python docs/draw_layouts.py [FOLDER]
 
-The controller makes the traces and `layout` lays them out; only the model is missing: `Told` says what it is told.
+A session runs each dialect on `ScriptedEngine`, which writes given texts in place of a model, and `layout` gives the
+mask and the positions of the trace.
 """
 
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
@@ -18,35 +19,40 @@ from typing import Any
 import numpy as np
 from picture import THREADS, fills, picture, swatch
 
-from parallel_reason import Limits, SamplingParams, Trace
-from parallel_reason.controller import Run
+from parallel_reason import Session, Span, Trace, layout
 from parallel_reason.dialects import bind, find
-from parallel_reason.engines.base import Capabilities, Decode, Decoded
-from parallel_reason.layout import layout
-from parallel_reason.memory import Memory
-from parallel_reason.trace import Span
+from parallel_reason.engines.scripted import ScriptedEngine
 
 EOS = "<eos>"
 WORD = r"</?\w+>|\n|[0-9.]+:| ?[^\s<]+| "
 LINE = r"<eos>|[^\n]*\n|[^\n]+"
 
 
-class Words:
-    """A tokenizer without a file: a token is what ``pattern`` finds, a tag or a word, or a whole line."""
+class PatternTokenizer:
+    """A tokenizer whose tokens are the matches of ``pattern``: tags and words, or whole lines.
+
+    Attributes:
+        tokens: the text of every token id; text that is encoded for the first time adds its tokens.
+    """
+
+    eos_token_id = 0
 
     def __init__(self, tags: list[str], pattern: str = WORD) -> None:
-        """Tags come first; other tokens join the vocabulary as they are met."""
+        """The vocabulary begins with the end of text and ``tags``."""
         self.pattern = re.compile(pattern)
         self.tokens = [EOS, *tags]
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Text to ids."""
+        """Token ids of a text."""
         found = self.pattern.findall(text)
         self.tokens += [token for token in dict.fromkeys(found) if token not in self.tokens]
         return [self.tokens.index(token) for token in found]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        """Ids to text."""
+        """The text of token ids."""
         return "".join(self.tokens[token] for token in ids)
 
     def get_vocab(self) -> dict[str, int]:
@@ -54,54 +60,41 @@ class Words:
         return {token: number for number, token in enumerate(self.tokens)}
 
     def convert_ids_to_tokens(self, token: int) -> str:
-        """One id to its token."""
+        """The text of one token."""
         return self.tokens[token]
 
 
-class Told:
-    """An engine without a model: under every thread's label, the texts of its requests in turn."""
-
-    model = "told"
-    context = 4000
-    eos_ids = frozenset({0})
-    capabilities = Capabilities(fork=True, graft=False, concurrent=True, update_weights=False)
-    memory = Memory(None, 1)
-
-    def __init__(self, tokenizer: Any, said: dict[str, list[str]]) -> None:
-        """A text ends where a model would stop: at a stop of the dialect, or the end of text."""
-        self.tokenizer = tokenizer
-        self.said = {label: iter(texts) for label, texts in said.items()}
-
-    async def generate(self, request: Decode, on_tokens: Callable[[list[int]], None] | None = None) -> Decoded:
-        """Say the next text of the thread that asks."""
-        ids = self.tokenizer.encode(next(self.said[request.id.split("/")[2]]))
-        return Decoded(ids=ids, logprobs=[0.0] * len(ids), reason="stop")
-
-    async def abort(self, request_id: str) -> None:
-        """Nothing runs that could be ended."""
-
-
 @dataclass(frozen=True)
-class Scene:
-    """What the model of a dialect is asked, and what its threads say."""
+class Example:
+    """A trace to draw.
+
+    Attributes:
+        dialect, options: what it is run with.
+        texts: what the model writes: under the label of each thread, the text of each of its requests.
+        prompt: of the root.
+        pattern: of the tokenizer.
+    """
 
     dialect: str
-    said: dict[str, list[str]]
+    texts: dict[str, list[str]]
     prompt: str = "2*3 ?"
     pattern: str = WORD
     options: dict[str, Any] = field(default_factory=dict)
 
-    def play(self) -> tuple[Trace, Words]:
-        """Run the controller."""
-        words = Words(list(find(self.dialect).tags.values()) if self.pattern == WORD else [], self.pattern)
-        dialect = bind(self.dialect, words, **self.options)
-        run = Run(Told(words, self.said), dialect, SamplingParams(), Limits())
-        return asyncio.run(run.trace(self.prompt, words.encode(self.prompt))), words
+    def run(self) -> tuple[Trace, PatternTokenizer]:
+        """The trace, and the tokenizer of its ids."""
+        tags = list(find(self.dialect).tags.values()) if self.pattern == WORD else []
+        tokenizer = PatternTokenizer(tags, self.pattern)
+        ids = tokenizer.encode(self.prompt)
+        engine = ScriptedEngine.from_texts(tokenizer, self.texts)
+        session = Session(engine, bind(self.dialect, tokenizer, **self.options))
+        (trace,) = asyncio.run(session.run(ids))
+        return trace, tokenizer
 
 
-TWICE = {"0": ["try<Parallel>", " 6</Summary> So 6<eos>"], "0.0": ["2 + 2 + 2</Path>"], "0.1": ["3 + 3</Path>"]}
-SCENES = {
-    "spawn_join": Scene(
+ATTEMPTS = {"0": ["try<Parallel>", " 6</Summary> So 6<eos>"], "0.0": ["2 + 2 + 2</Path>"], "0.1": ["3 + 3</Path>"]}
+EXAMPLES = {
+    "spawn_join": Example(
         "spawn_join",
         {
             "0": ["try<spawn>add<sep>halve</spawn>", " So 6<eos>"],
@@ -109,7 +102,7 @@ SCENES = {
             "0.1": [" of what ?</thread>"],
         },
     ),
-    "apr": Scene(
+    "apr": Example(
         "apr",
         {
             "0": [
@@ -130,7 +123,7 @@ SCENES = {
         prompt="Moving to Node #0\nCurrent State: 6:[1, 2, 4], Operations: []",
         pattern=LINE,
     ),
-    "multiverse": Scene(
+    "multiverse": Example(
         "multiverse",
         {
             "0": [
@@ -141,7 +134,7 @@ SCENES = {
             "0.1": [" 12 / 2\n</Path>"],
         },
     ),
-    "npr": Scene(
+    "npr": Example(
         "npr",
         {
             "0": [
@@ -152,7 +145,7 @@ SCENES = {
             "0.1": [" 12 / 2\n</step>"],
         },
     ),
-    "threadweaver": Scene(
+    "threadweaver": Example(
         "threadweaver",
         {
             "0": [
@@ -163,28 +156,37 @@ SCENES = {
             "0.1": [" 12 / 2\n</Thread>"],
         },
     ),
-    "parallel_r1": Scene("parallel_r1", TWICE),
-    "parallel_r1_seen": Scene("parallel_r1", TWICE, options={"view": "seen"}),
-    "parathinker": Scene(
+    "parallel_r1": Example("parallel_r1", ATTEMPTS),
+    "parallel_r1_seen": Example("parallel_r1", ATTEMPTS, options={"view": "seen"}),
+    "parathinker": Example(
         "parathinker",
         {"0": [" So 6</summary>"], "0.0": [" 2 + 2 + 2</think1>"], "0.1": [" 3 + 3</think2>"]},
         options={"paths": 2},
     ),
 }
 
-WIDTH, NARROWEST, TOP, LETTER, CELL = 800, 600, 92, 7, 15  # pixels
-LONGEST = 24  # letters of a label
+WIDTH, NARROWEST, TOP, CHARACTER, CELL = 800, 600, 92, 7, 15  # pixels
+LONGEST = 24  # characters of a label
 ORIGINS = {
     "prompt": "the prompt",
     "sampled": "the model wrote it",
-    "injected": "the controller wrote it",
+    "injected": "the runtime wrote it",
     "copied": "a copy of a child's",
 }
 
 
 @dataclass(frozen=True)
 class Token:
-    """One row of the picture, and the column of the same token."""
+    """A row of the picture, and the column of the same token.
+
+    Attributes:
+        text: of the token.
+        position: its position id.
+        thread: index of its thread.
+        origin: who wrote it; see `Span`.
+        seen: whether it sees each token of the picture, [tokens].
+        taken_back: whether its thread no longer saw it later.
+    """
 
     text: str
     position: int
@@ -195,12 +197,12 @@ class Token:
 
     @property
     def fill(self) -> str:
-        """How its cells are filled."""
+        """The fill of its cells, as an attribute."""
         return f'fill="url(#{self.origin}{self.thread})"'
 
 
-def tokens(trace: Trace, words: Words) -> list[Token]:
-    """The tokens of a trace as they are laid out."""
+def tokens(trace: Trace, tokenizer: PatternTokenizer) -> list[Token]:
+    """The tokens of a trace in the order of its layout."""
     row, mask = layout(trace), layout(trace).mask()
     spans: list[Iterator[Span]] = [iter([span for span in thread.spans if span.ids]) for thread in trace.threads]
     out = []
@@ -208,14 +210,14 @@ def tokens(trace: Trace, words: Words) -> list[Token]:
         origin = next(spans[segment.thread]).origin
         later = np.concatenate([np.arange(s.start, s.stop) for s in row.segments if s.thread == segment.thread])
         for i in range(segment.start, segment.stop):
-            text = words.tokens[row.ids[i]].strip() or "\\n"
+            text = tokenizer.tokens[row.ids[i]].strip() or "\\n"
             taken_back = not mask[later[later > i], i].all()  # its own thread went on and does not see it
             out.append(Token(text, int(row.positions[i]), segment.thread, origin, mask[i].tolist(), taken_back))
     return out
 
 
 def short(text: str, length: int) -> str:
-    """Text for a label, cut at its middle if it is too long: the ends tell lines apart."""
+    """Text for a label, cut in the middle if it is too long: lines differ at their ends."""
     if len(text) > length:
         text = text[: length - length // 3 - 1] + "…" + text[-(length // 3) :]
     return escape(text)
@@ -239,7 +241,7 @@ def grid(rows: list[Token], cell: int, left: int) -> Iterator[str]:
 
 
 def labels(rows: list[Token], cell: int, left: int) -> Iterator[str]:
-    """The tokens and their positions at the side, and the tokens once more at the top."""
+    """The tokens and their positions at the side, and the tokens again at the top."""
     yield f'<text class="quiet" x="18" y="{TOP - 8}">token</text>'
     yield f'<text class="quiet" x="{left - 6}" y="{TOP - 8}" text-anchor="end">position</text>'
     for i, row in enumerate(rows):
@@ -253,7 +255,7 @@ def labels(rows: list[Token], cell: int, left: int) -> Iterator[str]:
 
 
 def legend(rows: list[Token], names: list[str], y: int) -> Iterator[str]:
-    """Which colour is which thread, and which pattern which origin."""
+    """The colour of each thread, and the pattern of each origin."""
     x = 8
     for number, name in enumerate(names):
         yield from swatch(x, y, THREADS[number], f"thread {name}")
@@ -267,10 +269,10 @@ def legend(rows: list[Token], names: list[str], y: int) -> Iterator[str]:
         yield f'<text class="gone" x="{x}" y="{y + 30}">taken back</text>'
 
 
-def draw(trace: Trace, words: Words) -> str:
+def draw(trace: Trace, tokenizer: PatternTokenizer) -> str:
     """The picture of a trace."""
-    rows = tokens(trace, words)
-    left = 60 + LETTER * max(len(row.text[:LONGEST]) for row in rows)
+    rows = tokens(trace, tokenizer)
+    left = 60 + CHARACTER * max(len(row.text[:LONGEST]) for row in rows)
     cell = min(CELL, (WIDTH - left - 8) // len(rows))
     bottom = TOP + len(rows) * cell
     width, height = max(NARROWEST, left + len(rows) * cell + 8), bottom + 52
@@ -283,10 +285,10 @@ def draw(trace: Trace, words: Words) -> str:
 
 
 def main(folder: Path) -> None:
-    """Draw every scene."""
+    """Draw every example into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, scene in SCENES.items():
-        (folder / f"{name}.svg").write_text(draw(*scene.play()), encoding="utf-8")
+    for name, example in EXAMPLES.items():
+        (folder / f"{name}.svg").write_text(draw(*example.run()), encoding="utf-8")
 
 
 if __name__ == "__main__":

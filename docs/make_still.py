@@ -1,33 +1,35 @@
-"""Draw the README's picture: the live tree of one problem, in mid-run.
+"""Draw the picture of the README, docs/tree.svg: the tree of threads of one problem while it runs.
 
-python docs/make_still.py
+python docs/make_still.py [FILE]
 """
 
 import asyncio
+import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from parallel_reason import ParallelLLM
+from parallel_reason import Session
 from parallel_reason.cli.tree import TreeView
-from parallel_reason.countdown import held_out
-from parallel_reason.events import Tokens
+from parallel_reason.runtime.events import TokensSampled
+from parallel_reason.tasks.countdown import held_out
 
-WIDTH = 110
+WIDTH = 110  # characters
+SAMPLED = 38  # tokens of the child that samples fastest, when the picture is taken
 
 
-async def main() -> None:
-    """Take the picture when the children have written thirty tokens each."""
+async def main(file: Path) -> None:
+    """Run until a child has sampled enough tokens, and draw the tree."""
     console = Console(record=True, width=WIDTH, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with ParallelLLM() as llm:
-        view = TreeView(rows=14)
-        async for event in llm.stream(str(held_out(1)[0])):
+    view = TreeView(rows=14)
+    async with await Session.start() as session:
+        async for event in session.stream(str(held_out(1)[0])):
             view.add(event)
-            if isinstance(event, Tokens) and event.label != "0" and view.branches[event.label].tokens >= 38:
+            if isinstance(event, TokensSampled) and "." in event.label and view.branches[event.label].tokens >= SAMPLED:
                 break
     console.print(view.draw(WIDTH - 2))
-    Path(__file__).with_name("tree.svg").write_text(console.export_svg(title="parallel-reason generate"))
+    file.write_text(console.export_svg(title="parallel-reason generate"), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("tree.svg")))

@@ -1,1 +1,1 @@
-"""Evaluations and benchmarks. Uses the public API of `parallel_reason`."""
+"""Evaluations of the embedded model. They use the public names of `parallel_reason`."""

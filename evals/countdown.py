@@ -1,63 +1,97 @@
-"""Accuracy on held-out Countdown problems, with what it cost.
+"""Accuracy on held-out Countdown problems, with its cost.
 
     python -m evals.countdown --problems 1000
 
-Every trace is written as it finishes; a run that was interrupted goes on where it stopped.
+Every trace is written as it finishes. With ``--resume`` an interrupted run goes on: finished traces are kept, failed
+ones run again, and traces of another model, engine, dialect, sampling or limits are refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from evals.interval import wilson
-from parallel_reason import Limits, ParallelLLM, ParallelReasonError, SamplingParams, Trace, read_traces
-from parallel_reason.countdown import Problem, held_out, solves
-from parallel_reason.errors import InputError
+from parallel_reason import (
+    InputError,
+    Limits,
+    ParallelLLM,
+    ParallelReasonError,
+    SamplingParams,
+    Trace,
+    TraceWriter,
+    aggregate,
+    layout,
+    resume,
+)
+from parallel_reason.tasks.countdown import HELD_OUT, Problem, held_out, solves
+
+
+def evaluate(
+    llm: ParallelLLM,
+    problems: list[Problem],
+    sampling: SamplingParams,
+    limits: Limits,
+    out: Path,
+    on_trace: Callable[[Trace], None] = lambda trace: None,
+) -> list[Trace]:
+    """The trace of every problem, in order: what ``out`` has of them is kept, and the rest is run and appended to it.
+
+    Args:
+        sampling: ``n`` is 1.
+        on_trace: called with each trace once it is written.
+
+    Raises:
+        InputError: ``out`` has traces that were made under other circumstances.
+        CallbackError: a trace could not be written.
+    """
+    prompts = [str(problem) for problem in problems]
+    kept = resume(out, **llm.circumstances(sampling, limits))
+    with TraceWriter(out) as writer:
+
+        def write(trace: Trace) -> None:
+            writer.write(trace)
+            on_trace(trace)
+
+        run = llm.generate(prompts, sampling, limits, tasks=prompts, skip=kept, on_trace=write)
+    traces = {trace.task: trace for trace in (*kept.values(), *run)}
+    return [traces[prompt] for prompt in prompts]
 
 
 def report(problems: list[Problem], traces: list[Trace]) -> Iterator[tuple[str, str]]:
-    """Every figure of a run, with its name. Shares come with a 95% Wilson interval."""
+    """Every figure of a run, with its name. Proportions have a 95% Wilson interval."""
     n = len(traces)
-    counts = [trace.ledger for trace in traces]
+    ledgers = [trace.ledger for trace in traces]
+    total = aggregate(ledgers)
 
-    def share(hits: int) -> str:
+    def proportion(hits: int) -> str:
         low, high = wilson(hits, n)
         return f"{hits / n:.1%} [{low:.1%}, {high:.1%}]  ({hits} of {n})"
 
-    def mean(values: list[float]) -> str:
-        return f"{sum(values) / n:.1f} (largest {max(values):.0f})"
+    def mean(values: list[int]) -> str:
+        return f"{sum(values) / n:.1f} (largest {max(values)})"
 
-    yield "solved", share(sum(solves(t.answer, p) for t, p in zip(traces, problems, strict=True)))
-    yield "with a fork", share(sum(c.forks > 0 for c in counts))
-    yield "with a malformed fork", share(sum(c.malformed_forks > 0 for c in counts))
-    yield "critical path, tokens", mean([c.critical_path_tokens for c in counts])
-    yield "sampled tokens", mean([c.sampled_tokens for c in counts])
-    yield "threads", mean([c.threads for c in counts])
-    yield "longest thread, tokens", mean([longest_thread(trace) for trace in traces])
-    yield "acceleration", f"{sum(c.acceleration for c in counts) / n:.2f}"
-    yield "context from cache", f"{sum(c.cached_tokens for c in counts) / sum(c.prefilled_tokens for c in counts):.1%}"
-
-
-def longest_thread(trace: Trace) -> int:
-    """Tokens of prompt and output that one thread saw, the largest of the trace."""
-    seen: dict[str, int] = {}
-    longest = 0
-    for thread in trace.threads:
-        total = seen.get(thread.label, 0) + sum(len(span.ids) for span in thread.spans)
-        longest = max(longest, total)
-        for fork in thread.forks:
-            before = seen.get(thread.label, 0) + sum(len(span.ids) for span in thread.spans[: fork.at])
-            seen |= {child.label: before if fork.shares_prefix else 0 for child in fork.children}
-    return longest
+    yield "solved", proportion(sum(solves(t.answer, p) for t, p in zip(traces, problems, strict=True)))
+    yield "failed", proportion(sum(trace.status == "failed" for trace in traces))
+    yield "with a fork", proportion(total.forked)
+    yield "with a malformed fork", proportion(total.malformed)
+    yield "critical path, tokens", mean([ledger.critical_path_tokens for ledger in ledgers])
+    yield "sampled tokens", mean([ledger.sampled_tokens for ledger in ledgers])
+    yield "threads", mean([ledger.threads for ledger in ledgers])
+    yield "longest context, tokens", mean([layout(trace).longest_context for trace in traces])
+    yield "acceleration, of sums", f"{total.acceleration_of_sums:.2f}"
+    yield "acceleration, mean", f"{total.mean_acceleration:.2f}"
+    yield "context from cache", "unknown" if total.cached_share is None else f"{total.cached_share:.1%}"
 
 
 def run(
-    problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out problems.")] = 1000,
+    problems: Annotated[int, typer.Option(min=1, max=HELD_OUT, help="How many held-out problems.")] = 1000,
     model: Annotated[str | None, typer.Option(help="A model folder; default: the embedded model.")] = None,
+    engine: Annotated[str, typer.Option(help="What decodes: vllm or torch.")] = "vllm",
     first: Annotated[bool, typer.Option("--first", help="Join on the first child that returns a result.")] = False,
     temperature: float = 0.0,
     seed: int = 0,
@@ -66,32 +100,21 @@ def run(
 ) -> None:
     """Solve held-out problems and report accuracy and cost."""
     console = Console(highlight=False)
-    tasks = held_out(problems)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists() and not resume:
         raise InputError(
             f"{out} is there already: --resume keeps its traces and runs the rest, --out names another file"
         )
-    done = {trace.prompt: trace for trace in read_traces(out)} if out.exists() else {}
-    todo = [str(task) for task in tasks if str(task) not in done]
-    if todo:
-        options = {"join_on": "first"} if first else {}
-        with (
-            ParallelLLM(model, dialect_options=options) as llm,
-            open(out, "a", encoding="utf-8") as log,
-            Progress(console=console, disable=not console.is_terminal) as progress,
-        ):
-            bar = progress.add_task("problems", total=len(todo))
-
-            def finished(_: int, trace: Trace) -> None:
-                log.write(trace.to_json() + "\n")
-                log.flush()
-                done[trace.prompt] = trace
-                progress.advance(bar)
-
-            llm.generate(todo, SamplingParams(temperature=temperature, seed=seed), Limits(), on_trace=finished)
-    for name, value in report(tasks, [done[str(task)] for task in tasks]):
-        console.print(f"{name:24} {value}")
+    tasks = held_out(problems)
+    sampling = SamplingParams(temperature=temperature, seed=seed)
+    options = {"join_on": "first"} if first else {}
+    with (
+        ParallelLLM(model, engine=engine, dialect_options=options) as llm,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
+        bar = progress.add_task("problems", total=problems)
+        traces = evaluate(llm, tasks, sampling, Limits(), out, lambda trace: progress.advance(bar))
+    for name, value in report(tasks, traces):
+        console.print(f"{name:24} {escape(value)}")
 
 
 if __name__ == "__main__":

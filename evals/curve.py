@@ -16,17 +16,17 @@ def curve(
     run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
     every: Annotated[int, typer.Option(help="Steps between two rows of the table.")] = 500,
 ) -> None:
-    """Print loss and recall of every decision by step, as a Markdown table."""
-    losses = {entry["step"]: float(entry["loss"]) for entry in _lines(run / "loss.jsonl") if "loss" in entry}
+    """Print the loss and the recall of each kind of token by step, as a Markdown table."""
+    losses = {entry["step"]: float(entry["loss"]) for entry in _entries(run / "loss.jsonl") if "loss" in entry}
     print("| step | loss | " + " | ".join(SHOWN) + " |")
     print("|---" * (len(SHOWN) + 2) + "|")
-    for line in _lines(run / "decisions.jsonl"):
-        if line["step"] % every == 0:
-            recalls = " | ".join(f"{line[kind]:.3f}" for kind in SHOWN)
-            print(f"| {line['step']} | {losses[line['step']]:.4f} | {recalls} |")
+    for entry in _entries(run / "recall.jsonl"):
+        if entry["step"] % every == 0:
+            recalls = " | ".join(f"{entry[kind]:.3f}" for kind in SHOWN)
+            print(f"| {entry['step']} | {losses[entry['step']]:.4f} | {recalls} |")
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

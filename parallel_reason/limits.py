@@ -6,10 +6,10 @@ bound of a fork) and a reason that names the bound, ``limits.tokens_per_thread=5
 
 from pydantic import Field
 
-from parallel_reason.noun import Setting
+from parallel_reason.record import FrozenRecord
 
 
-class Limits(Setting):
+class Limits(FrozenRecord):
     """Bounds of one trace; None means no bound but the model's own window.
 
     Attributes:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
-    """The text of ``ids``, control tokens shown."""
+    """The text of ``ids``, control tokens included."""
     text: str = tokenizer.decode(ids, skip_special_tokens=False)
     return text
 
@@ -13,7 +13,7 @@ class TextStream:
     """Turns tokens into text as they come; holds back a character until all its tokens are there."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Nothing has come yet."""
+        """No token has come yet."""
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._shown = 0  # how many of the ids are text already
@@ -27,4 +27,11 @@ class TextStream:
             return ""
         # The ids shown last stay: a tokenizer may write a space between them and the next.
         self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        return text[len(before) :]
+
+    def finish(self) -> str:
+        """What is held back, as text, when no more tokens come."""
+        before = decode(self._tokenizer, self._ids[: self._shown])
+        text = decode(self._tokenizer, self._ids)
+        self._shown = len(self._ids)
         return text[len(before) :]

@@ -1,1 +1,1 @@
-"""Training: data, rewards, losses and jobs. Uses the public API of `parallel_reason`."""
+"""Training: data, losses, optimizer and jobs. Uses the public names of `parallel_reason`."""

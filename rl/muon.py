@@ -1,8 +1,8 @@
 """Muon for the hidden matrices of a model, Adam for its embeddings, norms and biases, as one optimizer.
 
 Source: Jordan et al., Muon (2024), with updates scaled to Adam's size (Liu et al., Muon is Scalable, 2025).
-``torch.optim.Muon`` runs the Newton-Schulz steps in bfloat16, which CPUs without such units emulate many times slower
-than fp32; these run in the gradient's own type.
+``torch.optim.Muon`` runs the Newton-Schulz steps in bfloat16, which CPUs without bf16 units emulate many times slower
+than fp32; here they run in the gradient's own dtype.
 """
 
 import torch
@@ -22,27 +22,27 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     return x.T if matrix.size(0) > matrix.size(1) else x
 
 
-class Muon(torch.optim.Optimizer):
-    """No weight decay; one learning rate for both rules."""
+class Muon(torch.optim.Optimizer):  # type: ignore[misc]
+    """Muon or Adam by parameter, at one learning rate, without weight decay."""
 
     def __init__(
         self, model: nn.Module, lr: float, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.98)
     ) -> None:
-        """Every matrix of the model that is no embedding is updated by Muon."""
+        """Every matrix of ``model`` that is no embedding is updated by Muon, all other parameters by Adam."""
         embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         hidden = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
         other = [p for p in model.parameters() if p.ndim != 2 or id(p) in embeddings]
         groups = [{"params": hidden, "muon": True}, {"params": other, "muon": False}]
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas})
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    rule = self._muon if group["muon"] else self._adam
-                    parameter.add_(rule(parameter.grad, self.state[parameter], group), alpha=-group["lr"])
+        with torch.no_grad():
+            for group in self.param_groups:
+                rule = self._muon if group["muon"] else self._adam
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.add_(rule(parameter.grad, self.state[parameter], group), alpha=-group["lr"])
 
     def _muon(self, grad: Tensor, state: dict[str, Tensor], group: dict[str, float]) -> Tensor:
         mean = state.setdefault("mean", torch.zeros_like(grad))

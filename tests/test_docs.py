@@ -1,4 +1,4 @@
-"""What docs/dialects.md says is there, and runs."""
+"""docs/dialects.md: every dialect has a section, pictures are what the code draws, and the examples run."""
 
 import re
 import subprocess
@@ -7,31 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from parallel_reason.dialects import OWN
+from parallel_reason.dialects import BUILT_IN
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "dialects.md").read_text()
-TRY = """
-from draw_layouts import SCENES, Scene, Told, Words
+PROGRAM = """
+import asyncio
 
-from parallel_reason.dialects import bind, find, grafts
-from vote_package.vote import Child, Split, View, Vote
+from draw_layouts import PatternTokenizer
 
-tokenizer = Words(["<try>", "</try>"])
-{lines}
+from parallel_reason import Session
+from parallel_reason.dialects import bind, find, grafts, options_of
+from parallel_reason.dialects.base import ChildSpec, StartFork, ThreadView
+from parallel_reason.engines.scripted import ScriptedEngine
+from vote_package.vote import Vote
+
+tokenizer = PatternTokenizer(["<try>", "</try>"])
+{examples}
 assert find("vote") is Vote
 assert not grafts("vote")
-said = {{"0": ["so <try>", " done<eos>"], "0.0": [" 5</try>"], "0.1": [" 6</try>"], "0.2": [" 6</try>"]}}
-trace, words = Scene("vote", said).play()
-print("".join(words.decode(span.ids) for span in trace.root.spans))
+assert bind("vote", tokenizer) == vote
+assert options_of(vote) == {{}}
+print("".join(tokenizer.decode(span.ids) for span in trace.root.spans))
 """
 
 
-@pytest.mark.parametrize("name", [dialect.name for dialect in OWN])
+@pytest.mark.parametrize("name", [dialect.name for dialect in BUILT_IN])
 def test_every_dialect_has_a_section_and_a_picture(name):
     section = PAGE.partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
-    for said in ("**Forks**", "**A child sees**", "**Joins**", "**Positions**", "Source: ", f"layouts/{name}.svg"):
-        assert said in section, said
+    for part in ("**Forks**", "**A child sees**", "**Joins**", "**Positions**", "Source: ", f"layouts/{name}.svg"):
+        assert part in section, part
 
 
 def test_every_picture_is_shown_and_small():
@@ -53,8 +58,8 @@ def test_pictures_are_what_the_code_draws(tmp_path):
 
 
 def test_the_example_runs_as_another_package(tmp_path):
-    """The module of the page, installed with the entry point of the page."""
-    module, lines = re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M)
+    """The module of the page is installed with the entry point of the page; its other examples use it."""
+    module, *examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M)
     (point,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.S | re.M)
     group, _, value = point.partition("\n")
     assert group == '[project.entry-points."parallel_reason.dialects"]'
@@ -65,13 +70,14 @@ def test_the_example_runs_as_another_package(tmp_path):
     (tmp_path / "vote-1.dist-info" / "entry_points.txt").write_text(
         "[parallel_reason.dialects]\n" + value.replace('"', "").replace("my_package", "vote_package")
     )
-    program = f"import sys\nsys.path[:0] = {[str(tmp_path), str(DOCS)]}\n" + TRY.format(lines=lines)
+    path = [str(tmp_path), str(DOCS)]
+    program = f"import sys\nsys.path[:0] = {path}\n" + PROGRAM.format(examples="\n".join(examples))
     ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "2*3 ?so <try> 6</try> done<eos>\n"
+    assert ran.stdout == "2*3 = so <try> 6</try> done<eos>\n"
 
 
-def test_links_of_the_page_lead_somewhere():
+def test_links_of_the_page_exist():
     headings = {line.strip("# `\n") for line in PAGE.splitlines() if line.startswith("#")}
     for target in re.findall(r"\]\(([^)]+)\)", PAGE):
         if target.startswith("#"):

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from parallel_reason.layout import layout
-from parallel_reason.trace import Fork, Span, Thread, Trace
+from parallel_reason import Fork, Span, Thread, Trace, layout
 from rl.packing import IGNORED, collate, pack
 from tests.strategies import WORDS, depth_first, read, traces
 
@@ -41,14 +40,14 @@ def packed(rows):
 def apart(trace):
     """Log-prob of every sampled token, depth first, from a plain causal forward of each thread's own text."""
     found = {}
-    for thread, text in read(trace.root):
+    for thread, text in read(trace):
         if not text:
             continue
         logprobs = model()(torch.tensor([[token.id for token in text]])).logits[0].log_softmax(-1)
         for place, token in enumerate(text):
             if token.owner == thread.label and token.origin == "sampled":
                 found[token] = logprobs[place - 1, token.id]
-    return torch.tensor([found[token] for token in depth_first(trace.root) if token in found])
+    return torch.tensor([found[token] for token in depth_first(trace) if token in found])
 
 
 def difference(rows, wanted):
@@ -59,37 +58,47 @@ def span(origin, *ids):
     return Span(ids=list(ids), origin=origin)
 
 
-def child(label, forks=()):
+def fork(at, *children, **options):
+    return Fork(at=at, join_rule="message", children=list(children), **options)
+
+
+def thread(label, parent, spans, *forks):
+    return Thread(label=label, parent=parent, spans=spans, forks=list(forks), status="finished")
+
+
+def trace_of(*threads):
+    return Trace(dialect="d", model="m", prompt="p", threads=list(threads))
+
+
+def child(label, parent, *forks):
     header, text = span("injected", 6, len(label)), span("sampled", *range(20, 24))
     spans = [header, text, *([span("injected", 9, 10), span("sampled", 30, 31)] if forks else [])]
-    return Thread(label=label, parent=label.rpartition(".")[0], spans=spans, forks=list(forks))
+    return thread(label, parent, spans, *forks)
 
 
 def nested():
-    inner = Fork(at=2, join="message", children=[child("0.0.0"), child("0.0.1")])
-    alone = Fork(at=4, join="message", shares_prefix=False, children=[child("0.2"), child("0.3")])
-    return Trace(
-        dialect="d",
-        model="m",
-        prompt="p",
-        root=Thread(
-            label="0",
-            spans=[
-                span("prompt", 100, 101, 102), span("sampled", 3, 103, 5),
-                span("injected", 9, 104, 11), span("sampled", 105, 3, 5),
-                span("injected", 9, 106, 11), span("sampled", 107, 108),
-            ],
-            forks=[Fork(at=2, join="message", children=[child("0.0", [inner]), child("0.1")]), alone],
-        ),
-    )  # fmt: skip
+    spans = [
+        span("prompt", 100, 101, 102), span("sampled", 3, 103, 5),
+        span("injected", 9, 104, 11), span("sampled", 105, 3, 5),
+        span("injected", 9, 106, 11), span("sampled", 107, 108),
+    ]  # fmt: skip
+    return trace_of(
+        thread("0", None, spans, fork(2, 1, 4), fork(4, 5, 6, shares_prefix=False)),
+        child("0.0", 0, fork(2, 2, 3)),
+        child("0.0.0", 1),
+        child("0.0.1", 1),
+        child("0.1", 0),
+        child("0.2", 0),
+        child("0.3", 0),
+    )
 
 
 @given(traces(runnable=True))
 def test_every_sampled_token_is_a_label_once_and_no_other_token_is(trace):
     row = pack(trace)
-    wanted = [token.id for token in depth_first(trace.root) if token.origin == "sampled"]
+    wanted = [token.id for token in depth_first(trace) if token.origin == "sampled"]
     assert [label for label in row["shift_labels"] if label != IGNORED] == wanted
-    assert row["input_ids"] == [token.id for token in depth_first(trace.root)]
+    assert row["input_ids"] == [token.id for token in depth_first(trace)]
 
 
 @given(st.lists(traces(runnable=True), min_size=1, max_size=3))
@@ -101,16 +110,15 @@ def test_a_batch_shows_each_row_what_its_layout_shows_and_padding_itself(batch):
         assert torch.equal(mask[0], torch.block_diag(seen, padding))
 
 
-def start(*threads):
-    fork = Fork(at=1, join="message", children=list(threads))
-    return Trace(dialect="d", model="m", prompt="p", root=Thread(label="0", spans=[span("prompt", 1)], forks=[fork]))
+def start(*children):
+    return trace_of(thread("0", None, [span("prompt", 1)], fork(1, *range(1, len(children) + 1))), *children)
 
 
 @pytest.mark.parametrize(
     "trace",
     [
-        start(*(Thread(label=f"0.{k}", parent="0", spans=[span("sampled", 5 + k)]) for k in range(2))),
-        Trace(dialect="d", model="m", prompt="", root=Thread(label="0", spans=[span("sampled", 1, 2, 3)])),
+        start(*(thread(f"0.{k}", 0, [span("sampled", 5 + k)]) for k in range(2))),
+        trace_of(thread("0", None, [span("sampled", 1, 2, 3)])),
     ],
     ids=["two children that sample their first token", "a root without a prompt"],
 )
@@ -119,7 +127,7 @@ def test_no_sampled_token_is_lost_or_trained_at_a_wrong_place_in_silence(trace):
         row = pack(trace)
     except ValueError:
         return
-    wanted = Counter(token.id for token in depth_first(trace.root) if token.origin == "sampled")
+    wanted = Counter(token.id for token in depth_first(trace) if token.origin == "sampled")
     assert Counter(label for label in row["shift_labels"] if label != IGNORED) == wanted
     assert row["shift_labels"][-1] == IGNORED
 
@@ -131,7 +139,7 @@ def test_one_packed_forward_gives_the_logprobs_of_every_thread_alone(one, other)
 
 
 def test_a_row_is_the_same_alone_and_beside_a_longer_one():
-    short = start(child("0.0"))
+    short = start(child("0.0", 0))
     assert difference([pack(short)], [apart(short)]) < 1e-5
     assert difference([pack(short), pack(nested())], [apart(short), apart(nested())]) < 1e-5
 
@@ -139,8 +147,8 @@ def test_a_row_is_the_same_alone_and_beside_a_longer_one():
 def test_the_comparison_sees_a_position_that_is_off_by_one():
     wanted = [apart(nested())]
     assert difference([pack(nested())], wanted) < 1e-5
-    ends = {text[-1] for _, text in read(nested().root)}  # what ends a thread predicts nothing
-    for index, token in enumerate(depth_first(nested().root)):
+    ends = {text[-1] for _, text in read(nested())}  # what ends a thread predicts nothing
+    for index, token in enumerate(depth_first(nested())):
         for by in (-1, 1) if token not in ends else ():
             row = pack(nested())
             row["position_ids"][index] += by

@@ -6,17 +6,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from parallel_reason import SpawnJoin
-from parallel_reason.countdown.vocabulary import tokenizer
-from parallel_reason.dialects import bind
-from parallel_reason.dialects.base import End, Malformed, Split, View
+from parallel_reason.dialects import SpawnJoin, bind, options_of
+from parallel_reason.dialects.base import ChildResult, Finish, Insert, Reject, StartFork, ThreadView
 from parallel_reason.errors import InputError, ModelError
-from tests.strategies import WORDS
+from parallel_reason.tasks.countdown.vocabulary import tokenizer
 
 TOKENIZER = tokenizer()
 DIALECT = bind("spawn_join", TOKENIZER)
 TAGS = [TOKENIZER.get_vocab()[tag] for tag in SpawnJoin.tags.values()]
-PLAIN = [token for token in range(WORDS) if token not in TAGS]
+PLAIN = [token for token in range(len(TOKENIZER)) if token not in TAGS]
 TEXTS = st.lists(st.sampled_from(PLAIN), min_size=1, max_size=5)
 SOUP = st.lists(st.sampled_from(TAGS) | st.sampled_from(PLAIN), max_size=30)
 
@@ -39,21 +37,22 @@ def messages_in(sequence):
 
 
 def stopped(sequence):
-    return View(depth=0, ids=sequence, sampled=sequence, since=0, joins=0, ended="stop" if sequence else "eos")
+    at = "stop" if sequence else "eos"
+    return ThreadView(depth=0, ids=sequence, sampled=sequence, sampled_before_join=0, joins=0, stopped_at=at)
 
 
-def headers(split):
-    return [token.ids for child in split.children for token in child.header]
+def headers(fork):
+    return [insert.ids for child in fork.children for insert in child.header]
 
 
 def check(sequence):
     """Whether the sequence ended in a fork, having checked that all that can be read of it is well-formed."""
     wanted = messages_in(sequence)
-    act = DIALECT.step(stopped(sequence))
+    action = DIALECT.step(stopped(sequence))
     forked = bool(sequence) and sequence[-1] == DIALECT.spawn_end
-    assert isinstance(act, Split if wanted else Malformed if forked else End)
+    assert isinstance(action, StartFork if wanted else Reject if forked else Finish)
     if wanted is not None:
-        assert [list(header) for header in headers(act)] == [[DIALECT.thread, *m] for m in wanted]
+        assert [list(header) for header in headers(action)] == [[DIALECT.thread, *m] for m in wanted]
     result = DIALECT.read_result(sequence)
     after = "".join(map(chr, sequence)).rpartition(chr(DIALECT.result))
     assert (result is None) == (not after[1])
@@ -95,7 +94,7 @@ def test_a_child_returns_what_follows_its_last_return(before, result, closed):
 
 
 @given(st.lists(st.none() | TEXTS, min_size=1, max_size=6))
-def test_results_written_into_a_join_can_be_told_apart_again(results):
+def test_results_written_into_a_join_can_be_separated_again(results):
     first, *inside, last = DIALECT.write_join(results)
     assert (first, last) == (DIALECT.join_start, DIALECT.join_end)
     parts = [[]]
@@ -122,10 +121,10 @@ def test_results_written_into_a_join_can_be_told_apart_again(results):
         "<spawn> 1 </spawn> </spawn>",
     ],
 )
-def test_a_malformed_block_has_a_problem_and_no_children(text):
-    act = DIALECT.step(stopped(ids(text)))
-    assert isinstance(act, Malformed)
-    assert act.reason
+def test_a_malformed_block_is_rejected_with_a_reason(text):
+    action = DIALECT.step(stopped(ids(text)))
+    assert isinstance(action, Reject)
+    assert action.reason
 
 
 def test_a_second_fork_and_one_after_a_malformed_block_are_read():
@@ -137,8 +136,8 @@ def test_only_a_child_stops_at_the_end_of_a_thread():
     assert DIALECT.stops(0).ids == {DIALECT.spawn_end}
     assert DIALECT.stops(1) == DIALECT.stops(7)
     assert DIALECT.stops(1).ids == {DIALECT.spawn_end, DIALECT.thread_end}
-    acts = [DIALECT.step(stopped(ids(text))) for text in ("<spawn> 1 </spawn>", "</spawn> 1", "</thread>")]
-    assert [isinstance(act, Split) for act in acts] == [True, False, False]
+    actions = [DIALECT.step(stopped(ids(text))) for text in ("<spawn> 1 </spawn>", "</spawn> 1", "</thread>")]
+    assert [isinstance(action, StartFork) for action in actions] == [True, False, False]
 
 
 @pytest.mark.parametrize("present", [[], ["<spawn>", "<sep>"], [*SpawnJoin.tags.values()][1:]])
@@ -169,7 +168,19 @@ def test_an_unknown_dialect_option_or_value_is_refused_by_name(name, options, na
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "sampled", "ended"), [((), [], "lost"), ((Insert(()),), [], "limit"), ((), [], "eos"), ((), [], "stop")]
+)
+def test_a_child_without_a_header_that_sampled_nothing_has_no_result(header, sampled, ended):
+    child = ChildResult(header, sampled, sampled, ran=False, ended=ended)
+    assert not DIALECT.returns(child)
+    join = DIALECT.join(stopped([]), [child])
+    assert [insert.ids for insert in join.inserts] == [(DIALECT.join_start, DIALECT.none, DIALECT.join_end)]
+
+
 def test_options_say_what_children_see_and_when_the_parent_goes_on():
+    assert options_of(DIALECT) == {"prefix": "shared", "join_on": "all"}
     assert (DIALECT.shares_prefix, DIALECT.joins_on_first) == (True, False)
     other = bind("spawn_join", TOKENIZER, prefix="message", join_on="first")
     assert (other.shares_prefix, other.joins_on_first) == (False, True)
+    assert options_of(other) == {"prefix": "message", "join_on": "first"}

@@ -3,23 +3,21 @@ from fractions import Fraction
 from functools import cache
 from itertools import combinations
 
-from parallel_reason.countdown import Problem, draw, solvable, solves
-from parallel_reason.countdown.vocabulary import LARGEST, tokenizer
-from parallel_reason.dialects import bind
-from parallel_reason.layout import layout
+from parallel_reason import SpawnJoin, layout
+from parallel_reason.tasks.countdown import LARGEST, Problem, draw, solvable, solves, tokenizer
 from parallel_reason.text import decode
-from rl.decisions import kinds
+from parallel_reason.trace import from_json
+from rl.recall import token_kinds
 from rl.teacher import Teacher
-from tests.strategies import read
 
 TOKENIZER = tokenizer()
-DIALECT = bind("spawn_join", TOKENIZER)
+DIALECT = SpawnJoin.bind(TOKENIZER)
 VOCABULARY = TOKENIZER.get_vocab()
 ALL = 99  # children
 
 
-def teach(problem, seed=0, children=ALL, stumbles=0.0):
-    return Teacher(DIALECT, VOCABULARY, children, stumbles).trace(problem, random.Random(seed))
+def teach(problem, seed=0, children=ALL, error_rate=0.0):
+    return Teacher(DIALECT, VOCABULARY, children, error_rate).trace(problem, random.Random(seed))
 
 
 def small(rng):
@@ -60,16 +58,19 @@ def openings(problem):
             yield (value, *rest)
 
 
+def children_of(trace):
+    return trace.children(trace.root.forks[0])
+
+
 def results(trace):
     """What every child returned, as text, or None."""
-    found = [DIALECT.read_result(child.spans[-1].ids) for child in trace.root.forks[0].children]
+    found = [DIALECT.read_result(child.spans[-1].ids) for child in children_of(trace)]
     return [None if ids is None else decode(TOKENIZER, ids) for ids in found]
 
 
 def searches(trace):
     """What every child wrote, as text."""
-    children = trace.root.forks[0].children
-    return [decode(TOKENIZER, [i for span in child.spans[1:] for i in span.ids]) for child in children]
+    return [decode(TOKENIZER, [i for span in child.spans[1:] for i in span.ids]) for child in children_of(trace)]
 
 
 def answer(trace):
@@ -95,7 +96,7 @@ def test_a_way_that_stays_within_the_largest_number_is_found():
     for problem, trace in lessons():
         children = list(openings(problem))
         assert (answer(trace) != "no") == any(reaches(numbers, problem.target) for numbers in children)
-        for child, result in zip(trace.root.forks[0].children, results(trace), strict=True):
+        for child, result in zip(children_of(trace), results(trace), strict=True):
             step = decode(TOKENIZER, child.spans[0].ids).partition("=")[2]
             numbers = tuple(int(number) for number in step.split())
             assert numbers in children
@@ -104,7 +105,7 @@ def test_a_way_that_stays_within_the_largest_number_is_found():
 
 def test_every_first_step_has_a_child():
     for problem, trace in lessons():
-        headers = [decode(TOKENIZER, child.spans[0].ids) for child in trace.root.forks[0].children]
+        headers = [decode(TOKENIZER, child.spans[0].ids) for child in children_of(trace)]
         opened = {tuple(int(number) for number in header.partition("=")[2].split()) for header in headers}
         assert opened == set(openings(problem))
 
@@ -113,12 +114,19 @@ def test_the_children_are_those_that_the_parent_spawned():
     for problem, trace in lessons():
         messages = DIALECT.read_messages(trace.root.spans[1].ids)
         headers = [[DIALECT.thread, *message] for message in messages]
-        children = trace.root.forks[0].children
+        children = children_of(trace)
         assert headers == [child.spans[0].ids for child in children]
-        few = teach(problem, children=3).root.forks[0].children
+        few = children_of(teach(problem, children=3))
         assert len(few) == 3
         places = [headers.index(child.spans[0].ids) for child in few]
         assert places == sorted(set(places))
+
+
+def test_a_trace_reads_back_from_its_file():
+    for problem, trace in lessons():
+        assert from_json(trace.to_json()) == trace
+        assert trace.prompt_ids == TOKENIZER.encode(str(problem))
+        assert {thread.status for thread in trace.threads} == {"finished"}
 
 
 def test_text_reads_back_as_the_same_tokens():
@@ -131,20 +139,19 @@ def test_text_reads_back_as_the_same_tokens():
 
 
 def test_no_thread_sees_more_than_the_models_window():
-    longest = max(len(text) for _, trace in lessons() for _, text in read(trace.root))
-    assert 200 < longest <= 1024
+    assert 200 < max(layout(trace).longest_context for _, trace in lessons()) <= 1024
 
 
 def test_every_sampled_token_is_of_one_kind():
     for _, trace in lessons():
-        assert len(kinds(trace, DIALECT, VOCABULARY["no"])) == layout(trace).sampled.sum()
+        assert len(token_kinds(trace, DIALECT, VOCABULARY["no"])) == layout(trace).sampled.sum()
 
 
-def test_the_lines_of_every_child_are_told_apart():
+def test_the_kinds_of_a_childs_tokens_are_those_of_its_text():
     for problem in (lessons()[0][0], lessons()[1][0]):
         trace = teach(problem, children=5)
         texts = [search.partition("<return>")[0].removesuffix("</thread>") for search in searches(trace)]
-        named = kinds(trace, DIALECT, VOCABULARY["no"])
+        named = token_kinds(trace, DIALECT, VOCABULARY["no"])
         assert named.count("verdict no") == sum(text.count("no") for text in texts)
         assert named.count("verdict yes") == named.count("check holds") == sum("no" not in text[-2:] for text in texts)
         assert named.count("check") == 11 * named.count("verdict yes")
@@ -159,13 +166,13 @@ def truth(a, sign, b):
     return str(value) if (b or sign != "/") and value == int(value) and 0 <= value <= LARGEST else "_"
 
 
-def test_a_slip_is_not_learnt_and_is_given_up_after_a_true_check():
+def test_an_injected_error_is_not_trained_on_and_is_rejected_after_a_true_check():
     verdicts, values = 0, 0
     for problem, _ in lessons():
-        for child in teach(problem, stumbles=1.0).root.forks[0].children:
-            for slip, after in zip(child.spans[2::2], child.spans[3::2], strict=True):
-                assert slip.origin == "injected"
-                assert len(slip.ids) == 1
+        for child in children_of(teach(problem, error_rate=1.0)):
+            for error, after in zip(child.spans[2::2], child.spans[3::2], strict=True):
+                assert error.origin == "injected"
+                assert len(error.ids) == 1
                 words = TOKENIZER.convert_ids_to_tokens(after.ids)
                 start = words.index("=") - 3
                 verdicts += start == 0
@@ -179,10 +186,10 @@ def test_a_slip_is_not_learnt_and_is_given_up_after_a_true_check():
     assert min(verdicts, values) > 50
 
 
-def test_slips_change_neither_the_results_nor_the_answer():
+def test_injected_errors_change_neither_the_results_nor_the_answer():
     for problem, trace in lessons():
-        stumbling = teach(problem, stumbles=1.0)
-        for result in results(stumbling):
+        wrong = teach(problem, error_rate=1.0)
+        for result in results(wrong):
             assert result is None or solves(result, problem)
-        assert [r is None for r in results(stumbling)] == [r is None for r in results(trace)]
-        assert len(kinds(stumbling, DIALECT, VOCABULARY["no"])) == layout(stumbling).sampled.sum()
+        assert [r is None for r in results(wrong)] == [r is None for r in results(trace)]
+        assert len(token_kinds(wrong, DIALECT, VOCABULARY["no"])) == layout(wrong).sampled.sum()

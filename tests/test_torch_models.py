@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from parallel_reason.engines import torch_batch, torch_model, torch_request
-from parallel_reason.engines.torch import TorchEngine
+from parallel_reason.engines.torch.engine import TorchEngine
+from parallel_reason.engines.torch.model import ATTENTION
 from parallel_reason.errors import ModelError
 from tests.house import House, ask
 from tests.letters import FAMILIES, build, words, write_tokenizer
@@ -26,8 +26,8 @@ def family(request, tmp_path_factory):
 
 def test_a_packed_batch_equals_transformers(family):
     prompts = [words(n, n) for n in (1, 2, 7, 20, 33)]
-    for prompt, decoded in zip(prompts, family.all(*(ask(f"packed {len(p)}", p, 8) for p in prompts)), strict=True):
-        family.check(prompt, decoded)
+    for prompt, output in zip(prompts, family.all(*(ask(f"packed {len(p)}", p, 8) for p in prompts)), strict=True):
+        family.check(prompt, output)
 
 
 def test_requests_that_join_late_equal_transformers(family):
@@ -41,29 +41,29 @@ def test_requests_that_join_late_equal_transformers(family):
 
     first, *late = family.run(staggered())
     family.check(words(1, 30), first)
-    for number, decoded in enumerate(late):
-        family.check(words(number, 9), decoded)
+    for number, output in enumerate(late):
+        family.check(words(number, 9), output)
 
 
 def test_a_fork_from_kept_kv_equals_a_plain_forward(family, monkeypatch):
-    monkeypatch.setattr(torch_request, "SHORTEST_SHARED", 8)
+    monkeypatch.setattr("parallel_reason.engines.torch.request.SHORTEST_SHARED", 8)
     prefix = words(3, 30)
-    (parent,) = family.all(ask("parent", prefix, 4, keep=True))
+    (parent,) = family.all(ask("parent", prefix, 4, keep_kv=True))
     seen = prefix + parent.ids
     assert len(parent.kv) == len(seen)
     children = [ask(f"child {n}", seen + words(n, 1 + n % 3), 8, held=(parent.kv,)) for n in range(6)]
-    for child, decoded in zip(children, family.all(*children), strict=True):
-        assert decoded.cached_tokens == len(seen)
-        family.check(child.ids, decoded)
+    for child, output in zip(children, family.all(*children), strict=True):
+        assert output.cached_tokens == len(seen)
+        family.check(child.ids, output)
     parent.kv.release()
 
 
 def test_a_graft_equals_a_forward_under_its_mask(family):
     prefix, openings = words(5, 12), [words(6, 3), words(7, 5), words(8, 2)]
-    (parent,) = family.all(ask("parent", prefix, 0, keep=True))
+    (parent,) = family.all(ask("parent", prefix, 0, keep_kv=True))
     n = len(prefix)
     children = family.all(
-        *(ask(f"child {k}", prefix + o, 4, held=(parent.kv,), keep=True) for k, o in enumerate(openings))
+        *(ask(f"child {k}", prefix + o, 4, held=(parent.kv,), keep_kv=True) for k, o in enumerate(openings))
     )
     grown = [opening + child.ids for opening, child in zip(openings, children, strict=True)]
     parts = [child.kv[n:] for child in children]
@@ -71,7 +71,7 @@ def test_a_graft_equals_a_forward_under_its_mask(family):
     ids = [*prefix, *chain(*grown), *tail]
     after = n + max(map(len, grown))
     positions = [*range(n), *(n + k for own in grown for k in range(len(own))), after, after + 1]
-    join = ask("join", ids, 6, positions=positions, held=(parent.kv, *parts), keep=True)
+    join = ask("join", ids, 6, positions=positions, held=(parent.kv, *parts), keep_kv=True)
     (joined,) = family.all(join)
     mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
     start = n
@@ -80,7 +80,7 @@ def test_a_graft_equals_a_forward_under_its_mask(family):
         start += len(own)
     assert joined.cached_tokens == len(ids) - 2
     family.check(ids, joined, positions, mask)
-    # A second generation hangs on the graft.
+    # A second thread continues from the graft.
     ids += [*joined.ids, 5]
     after = positions[-1] + 1
     positions += range(after, after + len(joined.ids) + 1)
@@ -90,23 +90,23 @@ def test_a_graft_equals_a_forward_under_its_mask(family):
         kv.release()
 
 
-def test_long_prompts_are_computed_in_parts(family, monkeypatch):
-    monkeypatch.setattr(torch_batch, "STEP_TOKENS", 16)
+def test_long_prompts_are_computed_in_chunks(family, monkeypatch):
+    monkeypatch.setattr("parallel_reason.engines.torch.runner.MAX_BATCHED_TOKENS", 16)
     prompts = [words(n, n) for n in (50, 5, 41)]
-    requests = [ask(f"parts {len(prompt)}", prompt, 8) for prompt in prompts]
-    for prompt, decoded in zip(prompts, family.all(*requests), strict=True):
-        family.check(prompt, decoded)
+    requests = [ask(f"chunks {len(prompt)}", prompt, 8) for prompt in prompts]
+    for prompt, output in zip(prompts, family.all(*requests), strict=True):
+        family.check(prompt, output)
     ids = words(15, 60)
     expected = family.reference(ids)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
     np.testing.assert_allclose(family.run(family.engine.score(ids)), expected, atol=1e-4)
 
 
 def test_the_models_own_end_stops(family):
-    (decoded,) = family.all(ask("to the end", words(19, 4), 60, temperature=1.5, seed=1))
-    if decoded.reason == "stop":
-        assert decoded.ids.index(0) == len(decoded.ids) - 1
+    (output,) = family.all(ask("to the end", words(19, 4), 60, temperature=1.5, seed=1))
+    if output.finish_reason == "stop":
+        assert output.ids.index(0) == len(output.ids) - 1
     else:
-        assert 0 not in decoded.ids
+        assert 0 not in output.ids
 
 
 def test_windows_bound_the_context(family):
@@ -132,7 +132,7 @@ OTHER_KINDS = {"hybrid", "linear_attention"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "by_name", "by_deed"),
+    ("kind", "options", "by_name", "by_running"),
     [
         ("GPT2", {"n_layer": 1, "n_head": 2, "n_embd": 16}, "no rotary positions", "no rotary positions"),
         ("Mamba", {"num_hidden_layers": 1, "hidden_size": 16}, "no rotary positions", "no rotary positions"),
@@ -140,14 +140,14 @@ OTHER_KINDS = {"hybrid", "linear_attention"}
         ("Qwen3Next", QWEN_NEXT, "linear_attention", "layers without attention"),
     ],
 )
-def test_models_that_cannot_attend_over_a_pool_are_refused(kind, options, by_name, by_deed, tmp_path, monkeypatch):
+def test_models_that_cannot_attend_over_a_pool_are_refused(kind, options, by_name, by_running, tmp_path, monkeypatch):
     write_tokenizer(tmp_path, eos_token="<eos>")
     ends = {"vocab_size": 64, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     torch.manual_seed(3)
     config = getattr(transformers, f"{kind}Config")(**options, **ends)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    for known, why in ((torch_model.ATTENTION, by_name), (torch_model.ATTENTION | OTHER_KINDS, by_deed)):
-        monkeypatch.setattr(torch_model, "ATTENTION", known)
-        with pytest.raises(ModelError, match=why) as refusal:
+    for known, reason in ((ATTENTION, by_name), (ATTENTION | OTHER_KINDS, by_running)):
+        monkeypatch.setattr("parallel_reason.engines.torch.model.ATTENTION", known)
+        with pytest.raises(ModelError, match=reason) as refusal:
             asyncio.run(TorchEngine.start(str(tmp_path), device="cpu"))
         assert str(tmp_path) in str(refusal.value)

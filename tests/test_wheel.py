@@ -21,7 +21,7 @@ def test_a_wheel_carries_the_model_and_runs(tmp_path):
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, timeout=300)
-    code = "import parallel_reason as p; print(p.__file__, p.generate('22,26,31,53=27').answer)"
+    code = "import parallel_reason as p; (t,) = p.generate('22,26,31,53=27'); print(p.__file__, t.answer)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     file, answer = done.stdout.split()

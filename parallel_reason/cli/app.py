@@ -1,18 +1,18 @@
-"""The commands together, and how an error reaches a person: one line, and a non-zero exit status."""
+"""The commands together, and how an error reaches the user: one line, and a non-zero exit status."""
 
 import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from parallel_reason import __version__
 from parallel_reason.cli.check import check
+from parallel_reason.cli.console import PlainConsole, print_error
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
 from parallel_reason.cli.validate import validate
-from parallel_reason.errors import ParallelReasonError
+from parallel_reason.errors import InputError, ParallelReasonError
 
 INTERRUPTED = 130
 
@@ -46,14 +46,28 @@ def _options(
 
 
 def main() -> None:
-    """Run a command. Exit status 0: done; 1: an error, named in one line; 2: unusable arguments; 130: Ctrl-C."""
-    errors = Console(stderr=True, highlight=False)
+    """Run a command.
+
+    Exit status 0: done; 1: an error, named in one line, or a closed pipe; 2: unusable arguments; 130: Ctrl-C.
+    """
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except ParallelReasonError as error:
-        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        print_error(str(error))
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this status
-            errors.print("stopped; what was finished is kept")
+            PlainConsole(stderr=True).print("stopped; what was finished is kept")
         raise
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse bytes that are not UTF-8, which Python decodes to lone surrogates."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            wrong = ord(argument[error.start]) & 0xFF
+            shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise InputError(f"argument '{shown:.60}' is not UTF-8: byte 0x{wrong:02x}") from None

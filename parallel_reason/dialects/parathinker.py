@@ -3,8 +3,8 @@
     child i:  <thinki>  ...  </thinki>               i from 1, right after the prompt
     root:     <summary> ... </summary>
 
-The root forks before it writes anything. It goes on from a graft: thoughts see the prompt and themselves, and all
-begin at one position; the summary begins one after the last token of the longest. A thought that did not close itself
+The root forks before it samples anything. The join is a graft: thoughts see the prompt and themselves, and all begin at
+one position; the summary begins one after the last token of the longest. A thought that did not write its closing tag
 is closed. ParaThinker also adds a learned vector to the values of each thought, which weights in the ordinary Hugging
 Face layout do not have; a model that needs it is not run exactly.
 
@@ -16,12 +16,23 @@ from typing import Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Returned, Split, Stops, View
-from parallel_reason.dialects.tagged import Tagged, closing, side_by_side
-from parallel_reason.trace import JoinRule
+from parallel_reason.dialects.base import (
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    StartFork,
+    Stops,
+    ThreadView,
+)
+from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_for_graft
+from parallel_reason.trace.thread import JoinRule
 
-MOST = 8
-THOUGHTS = range(1, MOST + 1)
+MAX_THOUGHTS = 8
+THOUGHTS = range(1, MAX_THOUGHTS + 1)
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "arbitrary_types_allowed": True}, kw_only=True)
@@ -38,27 +49,28 @@ class ParaThinker(Tagged):
         **{f"think{i}_end": f"</think{i}>" for i in THOUGHTS},
         "summary": "<summary>", "summary_end": "</summary>",
     }  # fmt: skip
-    paths: int = Field(MOST, ge=1, le=MOST)
+    paths: int = Field(MAX_THOUGHTS, ge=1, le=MAX_THOUGHTS)
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """The thoughts' KV is kept as it is."""
+        """The KV of the thoughts is kept as it was computed."""
         return "graft"
 
     def stops(self, depth: int) -> Stops:
         """``</summary>`` in the root, the end of any thought in a child."""
-        return self._stops(*(f"think{i}_end" for i in THOUGHTS)) if depth else self._stops("summary_end")
+        return self.stops_at(*(f"think{i}_end" for i in THOUGHTS)) if depth else self.stops_at("summary_end")
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork before the first token of the root."""
-        if view.ended != "start":
-            return End()
+        if view.stopped_at != "start":
+            return Finish()
         if view.depth:
-            return GoOn()
-        return Split(tuple(Child((Glue(self.words.encode(f"<think{i}>")),)) for i in THOUGHTS[: self.paths]))
+            return Continue()
+        encode = self.vocabulary.encode
+        return StartFork(tuple(ChildSpec((Insert(encode(f"<think{i}>")),)) for i in THOUGHTS[: self.paths]))
 
-    def join(self, view: View, children: list[Returned]) -> Join:
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``<summary>``."""
-        encode = self.words.encode
-        closes = [closing(child, encode(f"</think{i}>")) for i, child in enumerate(children, start=1)]
-        return Join((Glue(encode("<summary>")),), side_by_side(children, closes))
+        encode = self.vocabulary.encode
+        closes = [close_if_open(child, encode(f"</think{i}>")) for i, child in enumerate(children, start=1)]
+        return Continuation((Insert(encode("<summary>")),), closes_for_graft(children, closes))

@@ -1,30 +1,43 @@
-"""The ``spawn_join`` grammar: APR's spawn(msgs) and join(msg), with real control tokens.
+"""The ``spawn_join`` grammar: APR's spawn(msgs) and join(msg), as control tokens.
 
     parent:  ... <spawn>message<sep>message</spawn>        the parent pauses here
     child:   [parent's tokens] <thread>message ... <return>result</thread>
     parent:  ... </spawn><join>result<sep><none></join> ...
 
-The controller writes ``<thread>message`` and ``<join>...</join>``; the model writes the rest. A child that ends
-without ``<return>`` has no result and comes back as ``<none>``. The parent may fork again and so may a child.
+The runtime inserts ``<thread>message`` and ``<join>...</join>``; the model writes the rest. A child that ends without
+``<return>`` has no result and comes back as ``<none>``. The parent may fork again, and so may a child.
 
 Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (APR), section 3. The released APR
-checkpoints use plain text instead; that grammar is a dialect of its own.
+checkpoints use plain text instead; see `apr`.
 """
 
 from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Act, Child, End, Glue, GoOn, Join, Malformed, Returned, Split, Stops, View
+from parallel_reason.dialects.base import (
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    Reject,
+    StartFork,
+    Stops,
+    ThreadView,
+)
 from parallel_reason.dialects.tags import control_ids
-from parallel_reason.trace import JoinRule
+from parallel_reason.trace.thread import JoinRule
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class SpawnJoin:
-    """The grammar over token ids. Pure: it holds ids and two settings, and no state.
+    """The grammar over token ids.
 
     Attributes:
+        spawn, sep, spawn_end, thread, result, thread_end, join_start, none, join_end: token ids of ``tags``.
         prefix: what a child sees: the parent's tokens and its message (``shared``), or its ``message`` alone.
         join_on: when the parent goes on: after ``all`` children, or after the ``first`` that returned a result, the
             others being cancelled.
@@ -50,22 +63,23 @@ class SpawnJoin:
     join_on: Literal["all", "first"] = "all"
 
     @classmethod
-    def bind(cls, tokenizer: Any, **settings: Any) -> "SpawnJoin":
-        """The grammar in a model's vocabulary.
+    def bind(cls, tokenizer: Any, **options: Any) -> "SpawnJoin":
+        """The dialect bound to a model's vocabulary.
 
         Raises:
             ModelError: a tag is not one token of the vocabulary.
+            pydantic.ValidationError: a value that an option does not take.
         """
-        return cls(**settings, **control_ids(cls.name, cls.tags, tokenizer))
+        return cls(**options, **control_ids(cls.name, cls.tags, tokenizer))
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """Results are written into the parent."""
+        """Results are inserted into the parent."""
         return "message"
 
     @property
     def join_rule(self) -> JoinRule:
-        """`joins_by` of any options."""
+        """The same under all options."""
         return self.joins_by()
 
     @property
@@ -79,29 +93,29 @@ class SpawnJoin:
         return self.join_on == "first"
 
     def stops(self, depth: int) -> Stops:
-        """``</spawn>``; and for a child ``</thread>``."""
+        """``</spawn>``, and in a child ``</thread>``."""
         return Stops(ids=frozenset({self.spawn_end, self.thread_end} if depth else {self.spawn_end}))
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork at ``</spawn>``."""
-        if view.ended == "start":
-            return GoOn()
-        if view.ended == "eos" or view.sampled[-1:] != [self.spawn_end]:
-            return End()
+        if view.stopped_at == "start":
+            return Continue()
+        if view.stopped_at == "eos" or view.sampled[-1:] != [self.spawn_end]:
+            return Finish()
         messages = self.read_messages(view.sampled)
-        if isinstance(messages, Malformed):
+        if isinstance(messages, Reject):
             return messages
-        return Split(tuple(Child((Glue((self.thread, *message)),)) for message in messages))
+        return StartFork(tuple(ChildSpec((Insert((self.thread, *message)),)) for message in messages))
 
-    def read_messages(self, ids: list[int]) -> list[list[int]] | Malformed:
-        """The messages of the block that ``ids`` ends with; a block has one ``<spawn>``, and no message is empty."""
+    def read_messages(self, ids: list[int]) -> list[list[int]] | Reject:
+        """The messages of the block that ends with the last of ``ids``; it has one ``<spawn>`` and no empty message."""
         body = ids[:-1]
         if self.spawn_end in body:
             body = body[len(body) - body[::-1].index(self.spawn_end) :]
         if self.spawn not in body:
-            return Malformed("</spawn> without <spawn>")
+            return Reject("</spawn> without <spawn>")
         if body.count(self.spawn) > 1:
-            return Malformed("<spawn> within a <spawn> block")
+            return Reject("<spawn> within a <spawn> block")
         messages: list[list[int]] = [[]]
         for token in body[body.index(self.spawn) + 1 :]:
             if token == self.sep:
@@ -109,31 +123,31 @@ class SpawnJoin:
             else:
                 messages[-1].append(token)
         if not all(messages):
-            return Malformed(f"message {messages.index([])} of the <spawn> block is empty")
+            return Reject(f"message {messages.index([])} of the <spawn> block is empty")
         return messages
 
     def read_result(self, ids: list[int]) -> list[int] | None:
-        """What a child returns: its tokens after the last ``<return>``, or None; the closing tag is left out."""
+        """What a child returns: its tokens after the last ``<return>``, without ``</thread>``; None without one."""
         if self.result not in ids:
             return None
         start = len(ids) - ids[::-1].index(self.result)
         return ids[start:-1] if ids[-1] == self.thread_end else ids[start:]
 
-    def returns(self, child: Returned) -> bool:
+    def returns(self, child: ChildResult) -> bool:
         """Whether a child wrote ``<return>`` and came to its own end."""
         return child.ended in ("stop", "eos") and self.result in child.sampled
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """``<join>`` with every child's result."""
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """``<join>`` with the result of every child."""
         results: list[list[int] | None] = []
         for child in children:
             ids = child.sampled[: len(child.sampled) - (child.ended == "eos")]
             results.append(self.read_result(ids) if self.returns(child) else None)
-        return Join((Glue(tuple(self.write_join(results))),))
+        return Continuation((Insert(tuple(self.write_join(results))),))
 
     def write_join(self, results: list[list[int] | None]) -> list[int]:
-        """The tokens with which the parent goes on, one result a child, in order."""
-        out = [self.join_start]
+        """The tokens with which the parent goes on, one result for each child, in order."""
+        ids = [self.join_start]
         for number, result in enumerate(results):
-            out += ([self.sep] if number else []) + ([self.none] if result is None else result)
-        return [*out, self.join_end]
+            ids += ([self.sep] if number else []) + ([self.none] if result is None else result)
+        return [*ids, self.join_end]

@@ -1,39 +1,41 @@
-"""What the dialects with tags in the running text have in common."""
+"""What dialects whose tags stand in the running text have in common: binding, reading tags, closing children."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import Amend, Glue, Returned, Stops, ids_of
+from parallel_reason.dialects.base import ChildResult, Insert, Rewrite, Stops, ids_of
+from parallel_reason.dialects.options import option_names
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import ModelError
-from parallel_reason.trace import JoinRule
-
-Self = TypeVar("Self", bound="Tagged")
+from parallel_reason.trace.thread import JoinRule
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True), kw_only=True)
 class Tagged(ABC):
-    """A dialect whose children see their parent's tokens and all of whose children must end before a join.
+    """A dialect whose children see their parent's tokens, and whose parent waits for all of its children.
 
     Attributes:
-        words: its tags in a vocabulary.
+        name: under which it is chosen.
+        tags: its control tags, by name.
+        vocabulary: the tags bound to the tokenizer of a model.
     """
 
     name: ClassVar[str]
     tags: ClassVar[dict[str, str]]
-    words: SkipValidation[Tags]
+    vocabulary: SkipValidation[Tags]
 
     @classmethod
-    def bind(cls: type[Self], tokenizer: Any, **options: Any) -> Self:
-        """The grammar in a model's vocabulary, its tags single tokens or text.
+    def bind(cls, tokenizer: Any, **options: Any) -> Self:
+        """The dialect bound to a model's vocabulary, with its tags as single tokens or as text.
 
         Raises:
             ModelError: the tokenizer cannot write a tag.
+            pydantic.ValidationError: an option that it does not have, or a value that the option does not take.
         """
         for tag in cls.tags.values():
             ids = tokenizer.encode(tag, add_special_tokens=False)
@@ -42,17 +44,17 @@ class Tagged(ABC):
                     f"the tokenizer cannot write {tag}, neither as a token nor as text: dialect {cls.name!r} needs it; "
                     "use a model trained for it, or choose another dialect"
                 )
-        return cls(words=Tags(cls.tags, tokenizer), **options)
+        return cls(vocabulary=Tags(cls.tags, tokenizer), **options)
 
     @classmethod
     @abstractmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """How forks join under some options; see `Dialect`."""
+        """How forks join under these options; see `Dialect`."""
 
     @property
     def join_rule(self) -> JoinRule:
-        """`joins_by` of its own options."""
-        return self.joins_by(**{name: value for name, value in vars(self).items() if name != "words"})
+        """`joins_by` of the options that it was bound with."""
+        return self.joins_by(**{name: getattr(self, name) for name in option_names(self)})
 
     @property
     def shares_prefix(self) -> bool:
@@ -64,66 +66,71 @@ class Tagged(ABC):
         """The parent waits for all children."""
         return False
 
-    def returns(self, child: Returned) -> bool:
-        """Whether a child closed its own tag."""
+    def returns(self, child: ChildResult) -> bool:
+        """Whether a child wrote its own closing tag."""
         return child.ended == "stop"
 
-    def _stops(self, *names: str) -> Stops:
-        return self.words.stops(names)
+    def stops_at(self, *names: str) -> Stops:
+        """Stops at the tags with these names."""
+        return self.vocabulary.stops(names)
 
-    def _after_last(self, ids: list[int], name: str) -> str | None:
-        """The text that follows the last tag ``name``, or None."""
-        if self.words.ids is None:  # a token may hold the end of the tag and what follows it
-            _, found, after = self.words.pieces(ids)[0].rpartition(self.tags[name])
+    def text_after_last(self, ids: list[int], name: str) -> str | None:
+        """The text that follows the last tag ``name``; None if there is none."""
+        if self.vocabulary.ids is None:  # a token may hold the end of the tag and the text after it
+            _, found, after = self.vocabulary.text_and_ends(ids)[0].rpartition(self.tags[name])
             return after if found else None
-        start = next((mark.stop for mark in reversed(self.words.marks(ids)) if mark.name == name), None)
-        return None if start is None else self.words.decode(ids[start:])
+        stops = (match.stop for match in reversed(self.vocabulary.matches(ids)) if match.name == name)
+        stop = next(stops, None)
+        return None if stop is None else self.vocabulary.decode(ids[stop:])
 
 
-NUMBER = r"([0-9]+(?:\.[0-9]+)*)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)*)"
 
 
-def numbers(text: str, item: str) -> list[str]:
-    """The numbers, dotted ones too, of all items of a list: ``<Outline> 1.2:`` is ``1.2`` of the item ``<Outline>``."""
-    return re.findall(rf"{re.escape(item)}\s*{NUMBER}\s*:", text)
+def item_numbers(text: str, item: str) -> list[str]:
+    """The number of each list item that begins with the tag ``item``, as text: ``<Outline> 1.2:`` gives ``1.2``."""
+    return re.findall(rf"{re.escape(item)}\s*{_NUMBER}\s*:", text)
 
 
-def ending(child: Returned, ids: tuple[int, ...]) -> Amend:
-    """Write ``ids`` at a child's end, in place of its end of text if it wrote one."""
-    return Amend(int(child.ended == "eos"), (Glue(ids),))
+def write_at_end(child: ChildResult, ids: tuple[int, ...]) -> Rewrite:
+    """Write ``ids`` at the end of a child; its end of text, if it sampled one, is taken back."""
+    return Rewrite(int(child.ended == "eos"), (Insert(ids),))
 
 
-def closing(child: Returned, tag: tuple[int, ...]) -> Amend:
-    """Close a child with its tag, if it did not do so itself."""
-    return Amend() if child.ended == "stop" else ending(child, tag)
+def close_if_open(child: ChildResult, tag: tuple[int, ...]) -> Rewrite:
+    """Write the closing ``tag`` at the end of a child that did not write it itself."""
+    return Rewrite() if child.ended == "stop" else write_at_end(child, tag)
 
 
-def side_by_side(children: list[Returned], closes: Sequence[Amend]) -> tuple[Amend, ...]:
-    """A graft's closes: of every child that ran, since nobody sees the others."""
-    return tuple(close if child.ran else Amend() for child, close in zip(children, closes, strict=True))
+def closes_for_graft(children: list[ChildResult], closes: Sequence[Rewrite]) -> tuple[Rewrite, ...]:
+    """The closes of a graft, [children]: none for a child that sampled nothing, since the join does not see it."""
+    return tuple(close if child.ran else Rewrite() for child, close in zip(children, closes, strict=True))
 
 
-def newline_closes(words: Tags, children: list[Returned]) -> tuple[Amend, ...]:
-    """A graft's closes: the newline that follows every child in training text."""
-    newline = words.encode("\n")
-    return side_by_side(children, [ending(child, newline) for child in children])
+def newline_after_each(vocabulary: Tags, children: list[ChildResult]) -> tuple[Rewrite, ...]:
+    """The closes of a graft, [children], where a newline follows every child in the training text."""
+    newline = vocabulary.encode("\n")
+    return closes_for_graft(children, [write_at_end(child, newline) for child in children])
 
 
-def end_to_end(
-    children: list[Returned], closes: Sequence[Amend], headers: Sequence[Sequence[int]]
-) -> tuple[tuple[Amend, ...], tuple[Glue, ...]]:
-    """A relinearised join: its closes, and the copies it lays down.
+def closes_and_copies(
+    children: list[ChildResult], closes: Sequence[Rewrite], headers: Sequence[Sequence[int]]
+) -> tuple[tuple[Rewrite, ...], tuple[Insert, ...]]:
+    """What a relinearised join rewrites at the end of each child, and the copies of children that it inserts.
 
-    The parent goes on from the first child, if that ran, so this one is closed where it stands. Every other is copied:
-    its header, what it wrote, and its close, which its own tokens do without.
+    If the first child sampled anything, the parent goes on from that child's own tokens: it is closed in place and not
+    copied. Every other child is copied: its header, its tokens and its close. Its own tokens stay as they are.
 
     Args:
         closes: what closes each child, [children].
-        headers: with what its copy begins, [children].
+        headers: token ids with which the copy of each child begins, [children].
+
+    Returns:
+        The closes, [children], and the copies, in order.
     """
     copies = tuple(
-        Glue((*header, *child.ids[: len(child.ids) - close.take_back], *ids_of(close.glue)), copied=True)
+        Insert((*header, *child.ids[: len(child.ids) - close.take_back], *ids_of(close.inserts)), copied=True)
         for child, close, header in zip(children, closes, headers, strict=True)
     )
-    stands = int(any(child.ran for child in children[:1]))
-    return (*closes[:stands], *[Amend()] * (len(children) - stands)), copies[stands:]
+    in_place = int(any(child.ran for child in children[:1]))
+    return (*closes[:in_place], *[Rewrite()] * (len(children) - in_place)), copies[in_place:]

@@ -1,4 +1,4 @@
-"""Control tags in a vocabulary: as single tokens, or, where a tokenizer splits them, as text across tokens."""
+"""Control tags in a vocabulary: as single tokens, or, where the tokenizer splits them, as text across tokens."""
 
 import re
 from collections.abc import Iterable
@@ -12,8 +12,13 @@ from parallel_reason.text import TextStream, decode
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A tag in a list of tokens: it lies in tokens ``start`` up to ``stop``; both ends may reach into other text."""
+class TagMatch:
+    """A tag found in a list of tokens.
+
+    Attributes:
+        name: of the tag.
+        start, stop: it lies in the tokens ``start`` to ``stop - 1``; the first and the last may hold other text too.
+    """
 
     name: str
     start: int
@@ -22,10 +27,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Tags:
-    """The tags of a dialect, by name, bound to a tokenizer.
+    """The tags of a dialect, bound to a tokenizer.
 
-    If every tag is one token of the vocabulary they are matched by id, else all of them by text. Sampled ids are
+    If every tag is one token of the vocabulary, tags are matched by id, otherwise all of them by text. Sampled ids are
     decoded to be read, and never encoded again.
+
+    Attributes:
+        literals: the text of each tag, by name.
+        tokenizer: of the model.
     """
 
     literals: dict[str, str]
@@ -33,24 +42,24 @@ class Tags:
 
     @cached_property
     def ids(self) -> dict[str, int] | None:
-        """The token of every tag; None if any of them is not one token."""
+        """The token of each tag, by name; None if any of them is not one token."""
         vocabulary = self.tokenizer.get_vocab()
         if all(literal in vocabulary for literal in self.literals.values()):
             return {name: vocabulary[literal] for name, literal in self.literals.items()}
         return None
 
     @cached_property
-    def _names(self) -> dict[int, str]:
+    def _name_of_id(self) -> dict[int, str]:
         return {token: name for name, token in (self.ids or {}).items()}
+
+    @cached_property
+    def _name_of_literal(self) -> dict[str, str]:
+        return {literal: name for name, literal in self.literals.items()}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         longest_first = sorted(self.literals.values(), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)))
-
-    @cached_property
-    def _of_literal(self) -> dict[str, str]:
-        return {literal: name for name, literal in self.literals.items()}
 
     def stops(self, names: Iterable[str]) -> Stops:
         """Stops at these tags."""
@@ -59,19 +68,19 @@ class Tags:
         return Stops(texts=tuple(self.literals[name] for name in names))
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Text that the controller writes, as ids."""
+        """Token ids of text that the runtime inserts, without special tokens around it, [tokens]."""
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: list[int]) -> str:
-        """Ids as text, tags shown."""
+        """The text of ``ids``, tags included."""
         return decode(self.tokenizer, ids)
 
-    def marks(self, ids: list[int]) -> list[Mark]:
+    def matches(self, ids: list[int]) -> list[TagMatch]:
         """Every tag in ``ids``, in order."""
         if self.ids is not None:
-            names = self._names
-            return [Mark(names[token], place, place + 1) for place, token in enumerate(ids) if token in names]
-        text, ends = self.pieces(ids)
+            names = self._name_of_id
+            return [TagMatch(names[token], place, place + 1) for place, token in enumerate(ids) if token in names]
+        text, ends = self.text_and_ends(ids)
         found, place = [], 0
         for match in self._pattern.finditer(text):
             while ends[place] <= match.start():
@@ -79,11 +88,11 @@ class Tags:
             start = place
             while ends[place] < match.end():
                 place += 1
-            found.append(Mark(self._of_literal[match.group()], start, place + 1))
+            found.append(TagMatch(self._name_of_literal[match.group()], start, place + 1))
         return found
 
-    def pieces(self, ids: list[int]) -> tuple[str, list[int]]:
-        """The text of ``ids``, and for every token the end of the text that is complete with it, [tokens]."""
+    def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
+        """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""
         stream, text, ends = TextStream(self.tokenizer), [], []
         length = 0
         for token in ids:
@@ -92,22 +101,22 @@ class Tags:
             ends.append(length)
         return "".join(text), ends
 
-    def last(self, ids: list[int], names: Iterable[str]) -> str | None:
-        """Which of these tags ``ids`` end with: the newest token completed it."""
+    def tag_at_end(self, ids: list[int], names: Iterable[str]) -> str | None:
+        """The name of the tag that the last token of ``ids`` completed, if it is one of ``names``; otherwise None."""
         if not ids:
             return None
         wanted = set(names)
         if self.ids is not None:
-            name = self._names.get(ids[-1])
+            name = self._name_of_id.get(ids[-1])
             return name if name in wanted else None
         longest = max(len(literal) for literal in self.literals.values())
-        marks = self.marks(ids[-4 * longest :])
-        tail = min(len(ids), 4 * longest)
-        return next((mark.name for mark in reversed(marks) if mark.stop == tail and mark.name in wanted), None)
+        tail = ids[-4 * longest :]
+        last = (match.name for match in reversed(self.matches(tail)) if match.stop == len(tail))
+        return next((name for name in last if name in wanted), None)
 
 
 def control_ids(dialect: str, tags: dict[str, str], tokenizer: Any) -> dict[str, Any]:
-    """The id of each tag, under the tag's name, for a dialect that has no text form.
+    """The token id of each tag, by name, for a dialect whose tags must be single tokens.
 
     Raises:
         ModelError: naming the tags that are not one token of this vocabulary.

@@ -1,13 +1,13 @@
-r"""The ThreadWeaver grammar: plain causal text that a client forks and lays end to end again.
+r"""The ThreadWeaver grammar: plain causal text that a client forks and concatenates again.
 
     <Parallel>\n<Outlines>\n<Outline>1: ...</Outline>\n<Outline>2: ...</Outline>\n</Outlines>    the parent pauses
     child i:  \n<Thread>\ni:  ...  </Thread>
     parent:   [child 1]<Thread>\n2: ... </Thread>\n</Parallel> ...       the model writes </Parallel> itself
 
-The join relinearises: after the first child the others are laid down once more, under plain causal attention, without
-the newline before ``<Thread>``. A child that did not close gets ``\n</Thread>``, and the parent then ends after
-``\n</Parallel>``, as in the released controller. Numbers that repeat count once; threads do not nest. An
-``</Outlines>`` without a numbered ``<Outline>`` leaves the parent sequential.
+The join relinearises: after the first child, the others are copied under plain causal attention, without the newline
+before ``<Thread>``. A child that did not write its closing tag gets ``\n</Thread>``, and the parent then ends after
+``\n</Parallel>``, as in the released client. A number that repeats counts once; threads do not nest. An
+``</Outlines>`` without a numbered ``<Outline>`` is a malformed fork: the parent goes on sequentially.
 
 Source: ThreadWeaver (Meta, 2025), single_turn_agent_loop.py of its released code.
 """
@@ -15,21 +15,21 @@ Source: ThreadWeaver (Meta, 2025), single_turn_agent_loop.py of its released cod
 from typing import Any, ClassVar
 
 from parallel_reason.dialects.base import (
-    Act,
-    Child,
-    End,
-    Glue,
-    GoOn,
-    Join,
-    Malformed,
-    Returned,
-    Split,
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continuation,
+    Continue,
+    Finish,
+    Insert,
+    Reject,
+    StartFork,
     Stops,
-    View,
+    ThreadView,
     ids_of,
 )
-from parallel_reason.dialects.tagged import Tagged, closing, end_to_end, numbers
-from parallel_reason.trace import JoinRule
+from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_and_copies, item_numbers
+from parallel_reason.trace.thread import JoinRule
 
 
 class ThreadWeaver(Tagged):
@@ -47,34 +47,35 @@ class ThreadWeaver(Tagged):
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
-        """The children's tokens are laid end to end."""
+        """The children's tokens are concatenated."""
         return "relinearise"
 
     def stops(self, depth: int) -> Stops:
         """``</Outlines>`` in the root, ``</Thread>`` in a child."""
-        return self._stops("thread_end" if depth else "outlines_end")
+        return self.stops_at("thread_end" if depth else "outlines_end")
 
-    def step(self, view: View) -> Act:
+    def step(self, view: ThreadView) -> Action:
         """Fork at ``</Outlines>``; a child ends at ``</Thread>``."""
-        if view.ended == "start":
-            return GoOn()
-        if view.ended == "eos" or view.depth:
-            return End()
-        outlines = self._after_last(view.sampled, "outlines")
+        if view.stopped_at == "start":
+            return Continue()
+        if view.stopped_at == "eos" or view.depth:
+            return Finish()
+        outlines = self.text_after_last(view.sampled, "outlines")
         if outlines is None:
-            return Malformed("</Outlines> without <Outlines>")
-        found = list(dict.fromkeys(numbers(outlines, "<Outline>")))
-        if not found:
-            return Malformed("<Outlines> without a numbered <Outline>")
-        return Split(tuple(Child((Glue(self.words.encode(f"\n<Thread>\n{number}:")),)) for number in found))
+            return Reject("</Outlines> without <Outlines>")
+        numbers = list(dict.fromkeys(item_numbers(outlines, "<Outline>")))
+        if not numbers:
+            return Reject("<Outlines> without a numbered <Outline>")
+        encode = self.vocabulary.encode
+        return StartFork(tuple(ChildSpec((Insert(encode(f"\n<Thread>\n{number}:")),)) for number in numbers))
 
-    def join(self, view: View, children: list[Returned]) -> Join:
-        """The children end to end, then a newline; ``</Parallel>`` and the end if one of them did not close."""
-        encode, decode = self.words.encode, self.words.decode
+    def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
+        """The children, then a newline; or ``</Parallel>`` and the end, if one of them did not close."""
+        encode, decode = self.vocabulary.encode, self.vocabulary.decode
         tag = encode("\n</Thread>")
-        begun = [decode(ids_of(child.header)) for child in children]
-        headers = [encode(text.removeprefix("\n" if number else "")) for number, text in enumerate(begun)]
-        closes, copies = end_to_end(children, [closing(child, tag) for child in children], headers)
+        texts = [decode(ids_of(child.header)) for child in children]
+        headers = [encode(text.removeprefix("\n" if number else "")) for number, text in enumerate(texts)]
+        closes, copies = closes_and_copies(children, [close_if_open(child, tag) for child in children], headers)
         if all(child.ended == "stop" for child in children):
-            return Join((*copies, Glue(encode("\n"))), closes)
-        return Join((*copies, Glue(encode("\n</Parallel>"))), closes, ends="a thread did not close")
+            return Continuation((*copies, Insert(encode("\n"))), closes)
+        return Continuation((*copies, Insert(encode("\n</Parallel>"))), closes, ends="a thread did not close")

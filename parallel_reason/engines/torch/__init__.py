@@ -1,0 +1,1 @@
+"""The torch engine: any transformers model with rotary attention, exact, on CPU and GPU."""

@@ -1,0 +1,305 @@
+"""One trace on an engine: decodes its threads, forks and joins them where the dialect says, within the limits.
+
+A trace is a tree of asyncio tasks over `transitions`. Nothing that a model writes can raise here: a fork that cannot be
+read is recorded and the thread goes on, and a bound that is reached ends the thread with a status that names it. What
+an engine, a dialect or a callback raises ends its thread as failed (`TraceRun._run_thread`, the only place). A child is
+cancelled by aborting its request, so that what it wrote is kept.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from parallel_reason.dialects.base import (
+    Continuation,
+    Dialect,
+    Insert,
+    Rewrite,
+    StartFork,
+    ids_of,
+)
+from parallel_reason.engines.admission import TraceBlocks
+from parallel_reason.engines.base import Engine, TokenDelta
+from parallel_reason.errors import ParallelReasonError, first_line
+from parallel_reason.limits import Limits
+from parallel_reason.runtime import transitions
+from parallel_reason.runtime.budget import Allotment, Bound, next_tokens
+from parallel_reason.runtime.events import (
+    Event,
+    ForkJoined,
+    ThreadEnded,
+    ThreadStarted,
+    TokensSampled,
+)
+from parallel_reason.runtime.live_thread import LiveThread
+from parallel_reason.runtime.requests import End, ThreadRequests
+from parallel_reason.runtime.running import RunningThread
+from parallel_reason.runtime.stopping import stop_text, stopped_at
+from parallel_reason.sampling import SamplingParams
+from parallel_reason.text import TextStream, decode
+
+Emit = Callable[[Event], None]
+_ages = itertools.count()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run; the session makes a `Trace` of it.
+
+    Attributes:
+        root: the tree of live threads, all of which have ended.
+        answer: all that the root sampled after its last join; None if it did not finish.
+        errors: what was raised, as ``Type: message``.
+        wall_s, first_token_s: see `Ledger`; ``kv_blocks`` too.
+    """
+
+    root: LiveThread
+    answer: str | None
+    errors: list[str]
+    wall_s: float
+    first_token_s: float | None
+    kv_blocks: int
+
+
+class TraceRun:
+    """One trace being made."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        sampling: SamplingParams,
+        limits: Limits,
+        *,
+        id: str,
+        prompt: list[int],
+        sample: int = 0,
+        emit: Emit | None = None,
+    ) -> None:
+        """Nothing has run yet.
+
+        Args:
+            id: of the trace.
+            prompt: token ids, at least one.
+            sample: number of this trace among those of the same prompt and seed.
+            emit: called with every event but `TraceFinished`.
+        """
+        self.engine = engine
+        self.dialect = dialect
+        self.sampling = sampling
+        self.limits = limits
+        self.id = id
+        self.emit = emit
+        self.root = RunningThread(transitions.start(prompt), Allotment(limits.tokens, limits.forks))
+        self._blocks = TraceBlocks(engine.admission, next(_ages))
+        noise = None if sampling.seed is None else f"{sampling.seed}/{sample}/{prompt}"
+        self._requests = ThreadRequests(
+            engine, dialect, sampling, limits, id, noise, self._blocks, self._now, self._saw
+        )
+        self._started = 0.0
+        self._first_token: float | None = None
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> RunResult:
+        """Run to the end; raises only if its task is cancelled."""
+        self._started = time.perf_counter()
+        alarm = None
+        if self.limits.deadline_s is not None:
+            late = self.limits.name("deadline_s")
+            alarm = asyncio.get_running_loop().call_later(self.limits.deadline_s, self.cancel, late)
+        try:
+            await self._run_thread(self.root)
+        finally:
+            if alarm:
+                alarm.cancel()
+            await asyncio.gather(*self._cancelling, return_exceptions=True)
+            for thread in self.root.below():
+                thread.kv.release()
+            self._blocks.close()
+        live = self.root.live
+        answered = [i for i in live.sampled[live.sampled_before_join :] if i not in self.engine.eos_ids]
+        answer = decode(self.engine.tokenizer, answered).strip() if live.status == "finished" and answered else None
+        return RunResult(live, answer, self._requests.errors, self._now(), self._first_token, self._blocks.most)
+
+    def cancel(self, reason: str) -> None:
+        """Stop the trace soon, with all its threads; what they wrote is kept."""
+        task = asyncio.ensure_future(self._cancel([self.root], reason))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _run_thread(self, thread: RunningThread, siblings: Sequence[RunningThread] = ()) -> None:
+        """Run a thread to its end. Whatever is raised is the status of the thread: the only such place."""
+        live = thread.live
+        thread.text = TextStream(self.engine.tokenizer) if self.emit else None
+        try:
+            self._started_event(live)
+            await self._decode(thread)
+            if siblings and thread.cancelled is None and self.dialect.returns(live.result()):
+                await self._cancel([one for one in siblings if one.cancelled is None], f"joined on {live.label}")
+        except Exception as error:
+            transitions.end(live, "failed", self._failure(live, error))
+        finally:
+            if thread.dealer is not None:
+                thread.dealer.end(thread.number)
+        if not self.engine.capabilities.graft:
+            self._blocks.give_back(thread.blocks)
+        live.text = decode(self.engine.tokenizer, [i for i in live.sampled if i not in self.engine.eos_ids])
+        self._ended_event(thread)
+
+    async def _decode(self, thread: RunningThread) -> None:
+        """Sample, fork and join until the thread ends."""
+        live = thread.live
+        sampling_on = await self._step(thread)
+        while sampling_on:
+            tokens, bound = next_tokens(live, thread.left, self.limits, self._requests.window)
+            if tokens == 0:
+                if bound == self.limits.name("tokens") and await self._more(thread, "tokens"):
+                    continue
+                end: End = ("length", bound) if thread.cancelled is None else ("cancelled", thread.cancelled)
+                transitions.end(live, *end)
+                return
+            if not await self._requests.sample(thread, tokens, stream=self.emit is not None):
+                return
+            if thread.stopped:
+                live.stopped_at = stopped_at(live.newest, self.dialect.stops(live.depth), self.engine.eos_ids)
+                sampling_on = await self._step(thread)
+
+    async def _step(self, thread: RunningThread) -> bool:
+        """Apply what the dialect says of a thread that stopped; whether it samples on."""
+        live = thread.live
+        action = self.dialect.step(live.thread_view())
+        if isinstance(action, StartFork):
+            return await self._may_fork(thread) and await self._fork(thread, action)
+        reason = stop_text(live.sampled, self.dialect.stops(live.depth), self.engine.tokenizer)
+        return transitions.apply(live, action, reason, self._now())
+
+    async def _may_fork(self, thread: RunningThread) -> bool:
+        """Use one of the forks that are left, or end the thread."""
+        if thread.live.depth >= self.limits.depth:
+            transitions.end(thread.live, "length", self.limits.name("depth"))
+            return False
+        if thread.left.forks == 0 and not await self._more(thread, "forks"):
+            reason = thread.cancelled
+            transitions.end(thread.live, *(("cancelled", reason) if reason else ("length", self.limits.name("forks"))))
+            return False
+        thread.left.forks -= 1
+        return True
+
+    async def _more(self, thread: RunningThread, bound: Bound) -> bool:
+        """Wait until siblings leave more of a bound; whether they did."""
+        if thread.dealer is None or thread.cancelled is not None:
+            return False
+        return await thread.dealer.more(thread.number, bound) and thread.cancelled is None
+
+    async def _fork(self, thread: RunningThread, action: StartFork) -> bool:
+        """Run the children to their ends, and join; whether the parent samples on."""
+        live, rule = thread.live, self.dialect.join_rule
+        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self._now())
+        begun = self._now()
+        fork = transitions.fork(live, rule, self.dialect.shares_prefix, action.children, begun)
+        try:
+            end = await self._requests.cover(thread)
+            if end is None:
+                thread.start_children(fork, self.limits.children)
+                await self._run_children(thread)
+                continuation = self.dialect.join(live.thread_view(), [child.live.result() for child in thread.children])
+                end = await self._close_children(thread, continuation)
+        finally:
+            live.waiting_s += self._now() - begun
+            for child in (child for child in fork.children if child.status is None):  # they never ran
+                transitions.end(child, "cancelled", f"thread {live.label} ended before it ran")
+        thread.join_children(rule, len(live.view), self._blocks)
+        if end is not None:
+            transitions.end(live, *end)
+            return False
+        transitions.join(live, fork)
+        transitions.write(live, continuation.inserts, self._now())
+        if self.emit:
+            labels = tuple(child.label for child in fork.children)
+            self.emit(ForkJoined(self.id, live.label, labels, self._text(continuation.inserts)))
+        if continuation.ends is not None:
+            transitions.end(live, "finished", continuation.ends)
+        return continuation.ends is None
+
+    async def _run_children(self, thread: RunningThread) -> None:
+        """All children that the limits allow, at once; the rest end as cancelled."""
+        for child in thread.children[self.limits.children :]:
+            self._started_event(child.live)
+            transitions.end(child.live, "cancelled", self.limits.name("children"))
+            self._ended_event(child)
+        running = thread.children[: self.limits.children]
+        async with asyncio.TaskGroup() as group:
+            for child in running:
+                child.cancelled = thread.cancelled
+                siblings = [one for one in running if one is not child] if self.dialect.joins_on_first else []
+                group.create_task(self._run_thread(child, siblings))
+
+    async def _close_children(self, thread: RunningThread, continuation: Continuation) -> End | None:
+        """Rewrite the children's ends as a join asks, and have the KV that a graft will see; how that failed."""
+        for child, close in zip(thread.children, continuation.closes, strict=False):
+            transitions.rewrite(child.live, close, self._now())
+        if self.dialect.join_rule != "graft":
+            return None
+        ends = await asyncio.gather(*(self._requests.cover(child) for child in thread.children if child.live.ran))
+        return next((end for end in ends if end is not None), None)
+
+    async def _cancel(self, threads: list[RunningThread], reason: str) -> None:
+        """Stop threads and all below them; what they wrote is kept."""
+        every = [below for thread in threads for below in thread.below()]
+        for thread in every:
+            thread.cancelled = thread.cancelled or reason
+            thread.blocks.refuse()
+            if thread.dealer is not None:
+                thread.dealer.withdraw(thread.number)
+        if requests := [thread.request for thread in every if thread.request is not None]:
+            await self.engine.abort(requests)
+
+    def _failure(self, live: LiveThread, error: Exception) -> str:
+        """Note an error; what it says, in one line."""
+        said = f"{type(error).__name__}: {first_line(error)}"
+        self._requests.errors.append(said)
+        if isinstance(error, ParallelReasonError):
+            return first_line(error)
+        _log.error("thread %s of trace %s failed", live.label, self.id, exc_info=error)
+        return said
+
+    def _saw(self, thread: RunningThread, delta: TokenDelta) -> None:
+        """Tokens came."""
+        if self._first_token is None:
+            self._first_token = self._now()
+        if self.emit and thread.text:
+            self.emit(
+                TokensSampled(
+                    trace=self.id,
+                    label=thread.live.label,
+                    ids=tuple(delta.ids),
+                    text=thread.text.add(delta.ids),
+                    logprobs=tuple(delta.logprobs),
+                    top_logprobs=tuple(delta.top_logprobs),
+                )
+            )
+
+    def _started_event(self, live: LiveThread) -> None:
+        if self.emit:
+            parent = live.label.rpartition(".")[0] or None
+            text = self._text(live.header) if parent else decode(self.engine.tokenizer, live.spans[0].ids)
+            self.emit(ThreadStarted(self.id, live.label, parent, text))
+
+    def _ended_event(self, thread: RunningThread) -> None:
+        live = thread.live
+        if not self.emit:
+            return
+        if thread.text and (rest := thread.text.finish()):
+            self.emit(TokensSampled(self.id, live.label, (), rest))
+        self.emit(ThreadEnded(self.id, live.label, live.status or "failed", live.stop_reason))
+
+    def _text(self, inserts: tuple[Insert, ...]) -> str:
+        return decode(self.engine.tokenizer, ids_of(inserts))
+
+    def _now(self) -> float:
+        """Seconds from the start of the trace."""
+        return time.perf_counter() - self._started

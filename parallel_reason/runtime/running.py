@@ -1,0 +1,94 @@
+"""A live thread together with what it uses on an engine while it runs."""
+
+from dataclasses import dataclass, field
+
+from parallel_reason.engines.admission import ThreadBlocks, TraceBlocks
+from parallel_reason.runtime.budget import Allotment, DealtAllotments
+from parallel_reason.runtime.held_kv import HeldKV
+from parallel_reason.runtime.live_thread import LiveFork, LiveThread
+from parallel_reason.text import TextStream
+from parallel_reason.trace import JoinRule
+
+
+@dataclass(eq=False, slots=True)
+class RunningThread:
+    """One thread of a run.
+
+    Attributes:
+        live: what it wrote and sees.
+        left: what it may still use of the bounds on the whole trace.
+        dealer, number: what its siblings share of these bounds, and which of them it is; None for the root.
+        blocks, kv: what it holds on the engine.
+        children: of its newest fork, while that has not joined.
+        cancelled: why it is to stop, once somebody cancelled it.
+        request: the id of its request that runs; ``stopped`` whether the last one ended at a stop.
+        text: its tokens as text so far, for who watches.
+    """
+
+    live: LiveThread
+    left: Allotment
+    dealer: DealtAllotments | None = None
+    number: int = 0
+    blocks: ThreadBlocks = field(default_factory=ThreadBlocks)
+    kv: HeldKV = field(default_factory=HeldKV)
+    children: "list[RunningThread]" = field(default_factory=list)
+    cancelled: str | None = None
+    request: str | None = None
+    stopped: bool = False
+    text: TextStream | None = None
+
+    def trim_kv(self) -> None:
+        """Let go of the KV of tokens that were taken back."""
+        self.kv.keep_first(self.live.computed)
+
+    def start_children(self, fork: LiveFork, allowed: int) -> None:
+        """Deal what is left to the children; those beyond ``allowed`` will not run, and get nothing."""
+        if not fork.children:
+            return
+        dealer = DealtAllotments(self.left, min(allowed, len(fork.children)))
+        shared = len(self.live.view) if fork.shares_prefix else 0
+        for number, child in enumerate(fork.children):
+            runs = number < allowed
+            self.children.append(
+                RunningThread(
+                    live=child,
+                    left=dealer.each[number] if runs else Allotment(0, 0),
+                    dealer=dealer if runs else None,
+                    number=number,
+                    blocks=ThreadBlocks(shared=shared),
+                    kv=self.kv.fork(fork.shares_prefix),
+                )
+            )
+        self.left = Allotment(None if self.left.tokens is None else 0, 0)
+
+    def join_children(self, rule: JoinRule, born: int, blocks: TraceBlocks) -> None:
+        """Take over what the children leave; called before the live thread joins.
+
+        Args:
+            born: how many tokens the parent saw when it forked.
+        """
+        for child in self.children:
+            child.trim_kv()
+        ran = [child for child in self.children if child.live.ran]
+        if rule == "relinearise" and ran and ran[0] is self.children[0]:
+            self.kv.handles = ran[0].kv.handles
+        if rule == "graft" and ran:
+            self.kv.missing = any(child.kv.missing or len(child.kv) < len(child.live.view) for child in ran)
+            for child in ran:
+                self.kv.handles += child.kv.part(born, len(child.live.view))
+        for child in self.children:
+            if rule == "message":
+                child.kv.release()
+                blocks.give_back(child.blocks)
+            self.kv.take_over(child.kv)
+            self.blocks.borrowed += child.blocks.blocks + child.blocks.borrowed
+        if self.children and (dealer := self.children[0].dealer) is not None:
+            self.left = dealer.rest()
+        self.children = []
+
+    def below(self) -> "list[RunningThread]":
+        """It and all threads below it that run. Without recursion."""
+        found = [self]
+        for thread in found:
+            found.extend(thread.children)
+        return found

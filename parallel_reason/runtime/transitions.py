@@ -1,0 +1,191 @@
+"""Everything that can happen to a live thread: write, sample, take back, fork, join, end. The one interpreter.
+
+Pure: no engine, no clock, no event loop. The asyncio run (`run`) and the text replay (`replay`) call these and decide
+nothing of their own about positions, visibility or what is recorded. Times are seconds from the start of the trace.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from parallel_reason.dialects.base import ChildSpec, Continue, Finish, Insert, Reject, Rewrite
+from parallel_reason.runtime.live_thread import LiveFork, LiveThread
+from parallel_reason.trace import JoinRule, MalformedFork, Origin, Span, Status
+from parallel_reason.trace import view as views
+from parallel_reason.trace.view import TokenTable
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Tokens that a thread sampled in one request.
+
+    Attributes:
+        ids, logprobs: [tokens]; without log-probs, [0].
+        top_logprobs: see `Span`, [tokens] or empty.
+        policy_versions: of the weights that sampled each, [tokens]; empty if not known.
+        started_s, ended_s: of the request.
+    """
+
+    ids: Sequence[int]
+    logprobs: Sequence[float] = ()
+    top_logprobs: Sequence[dict[int, float]] = ()
+    policy_versions: Sequence[int] = ()
+    started_s: float = 0.0
+    ended_s: float = 0.0
+
+    def parts(self) -> "Iterable[tuple[slice, int | None]]":
+        """Runs of tokens of one policy version."""
+        start = 0
+        for stop in range(1, len(self.ids) + 1):
+            versions = self.policy_versions[start : stop + 1]
+            if stop == len(self.ids) or (len(versions) == stop + 1 - start and versions[-1] != versions[0]):
+                yield slice(start, stop), versions[0] if versions else None
+                start = stop
+
+
+def start(prompt: Sequence[int], label: str = "0") -> LiveThread:
+    """A root that sees a prompt."""
+    root = LiveThread(label, TokenTable())
+    if prompt:
+        _add(root, Span(ids=list(prompt), origin="prompt"))
+    root.floor = root.own_from = len(root.view)
+    return root
+
+
+def write(thread: LiveThread, inserts: Iterable[Insert], now: float = 0.0) -> None:
+    """Write tokens of the runtime into a thread."""
+    for insert in inserts:
+        if insert.ids:
+            origin: Origin = "copied" if insert.copied else "injected"
+            _add(thread, Span(ids=list(insert.ids), origin=origin, shift=insert.shift, started_s=now, ended_s=now))
+            thread.copied += len(insert.ids) if insert.copied else 0
+
+
+def sample(thread: LiveThread, sampled: Sample) -> None:
+    """Add sampled tokens; they extend the newest span unless something came in between, or the weights changed."""
+    for part, version in sampled.parts():
+        ids = list(sampled.ids[part])
+        places = [fork.at for fork in thread.forks] + [fork.at for fork in thread.malformed]
+        newest = thread.spans[-1] if thread.spans and len(thread.spans) not in places else None
+        if newest is None or newest.origin != "sampled" or newest.policy_version != version:
+            newest = Span(ids=[], origin="sampled", started_s=sampled.started_s, policy_version=version)
+            thread.spans.append(newest)
+        newest.ids += ids
+        newest.logprobs += sampled.logprobs[part]
+        newest.top_logprobs += sampled.top_logprobs[part]
+        newest.ended_s = sampled.ended_s
+        thread.view = views.add(thread.table, thread.view, ids, sampled=True)
+        thread.sampled += ids
+        thread.drawn += len(ids)
+        thread.critical_path += len(ids)
+
+
+def prefilled(thread: LiveThread, prefilled: int, cached: int | None, computed: int) -> None:
+    """Count what an engine did with a thread's context; nothing if the request never ran.
+
+    Args:
+        prefilled, cached: tokens, see `RequestOutput`.
+        computed: leading tokens of the context, and then of what was sampled, whose KV is there now.
+    """
+    if not prefilled:
+        return
+    again = max(0, thread.computed - (cached or 0)) + thread.copied
+    known = cached is not None and thread.cached_tokens is not None
+    thread.prefilled_tokens = (thread.prefilled_tokens or 0) + prefilled
+    thread.cached_tokens = (thread.cached_tokens or 0) + (cached or 0) if known else None
+    thread.recomputed_tokens = (thread.recomputed_tokens or 0) + again if known else None
+    thread.computed, thread.copied = computed, 0
+
+
+def take_back(thread: LiveThread, count: int, now: float = 0.0) -> None:
+    """Take back at most ``count`` of the newest tokens, none older than the thread's start or its newest join."""
+    count = min(count, len(thread.view) - thread.floor)
+    if count <= 0:
+        return
+    before = thread.view
+    thread.view = views.take_back(thread.table, before, count)
+    removed = sum(
+        thread.table.sampled[token] for start, stop in before.beyond(thread.view) for token in range(start, stop)
+    )
+    del thread.sampled[len(thread.sampled) - removed :]
+    thread.computed = min(thread.computed, len(thread.view))
+    thread.spans.append(Span(ids=[], origin="injected", taken_back=count, started_s=now, ended_s=now))
+
+
+def rewrite(thread: LiveThread, change: Rewrite, now: float = 0.0) -> None:
+    """Take back and write, as a dialect says."""
+    take_back(thread, change.take_back, now)
+    write(thread, change.inserts, now)
+
+
+def apply(thread: LiveThread, action: Continue | Finish | Reject | Rewrite, stop_reason: str, now: float = 0.0) -> bool:
+    """Apply what a dialect says of a thread that stopped and does not fork; whether it samples on.
+
+    Args:
+        stop_reason: what the thread stopped at, in words.
+    """
+    match action:
+        case Rewrite():
+            rewrite(thread, action, now)
+        case Reject(reason, ends):
+            thread.malformed.append(MalformedFork(at=len(thread.spans), reason=reason))
+            if ends:
+                end(thread, "finished", reason)
+        case Finish():
+            end(thread, "finished", stop_reason)
+    return thread.status is None
+
+
+def fork(
+    thread: LiveThread, rule: JoinRule, shares_prefix: bool, children: Iterable[ChildSpec] = (), now: float = 0.0
+) -> LiveFork:
+    """Fork a thread into children, each with its header written."""
+    started = LiveFork(len(thread.spans), rule, shares_prefix)
+    thread.forks.append(started)
+    for child in children:
+        add_child(thread, started, child, now)
+    return started
+
+
+def add_child(thread: LiveThread, started: LiveFork, child: ChildSpec, now: float = 0.0) -> LiveThread:
+    """Add one child to a thread's newest fork."""
+    number = sum(len(fork.children) for fork in thread.forks)
+    born = LiveThread(
+        label=f"{thread.label}.{number}",
+        table=thread.table,
+        view=views.fork(thread.view, started.shares_prefix),
+        depth=thread.depth + 1,
+        header=child.header,
+        critical_path=thread.critical_path,
+        computed=thread.computed if started.shares_prefix else 0,
+    )
+    started.children.append(born)
+    write(born, child.header, now)
+    born.floor = born.own_from = len(born.view)
+    return born
+
+
+def join(thread: LiveThread, joined: LiveFork) -> None:
+    """See what the join rule lets a thread see of its children, all of which have ended."""
+    children = joined.children
+    ends = [(child.view, child.ran) for child in children]
+    if joined.join_rule == "relinearise" and children and children[0].ran:
+        thread.computed = children[0].computed
+    thread.view = views.join(thread.view, joined.join_rule, ends)
+    if joined.join_rule == "graft" and any(ran for _, ran in ends):
+        thread.computed = len(thread.view)
+    thread.critical_path = max([thread.critical_path, *(child.critical_path for child in children)])
+    thread.floor = len(thread.view)
+    thread.sampled_before_join = len(thread.sampled)
+    thread.joins += 1
+    joined.joined = True
+
+
+def end(thread: LiveThread, status: Status, reason: str) -> None:
+    """Record how a thread ended; the first end counts."""
+    if thread.status is None:
+        thread.status, thread.stop_reason = status, reason
+
+
+def _add(thread: LiveThread, span: Span) -> None:
+    thread.spans.append(span)
+    thread.view = views.add(thread.table, thread.view, span.ids, shift=span.shift)
