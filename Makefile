@@ -51,10 +51,11 @@ check-versions: $(VLLM_VERSIONS:%=.venv-vllm/%/.ready) ## exactness and grafts o
 			tests/test_pressure.py tests/test_engine.py tests/test_facts.py -k "not torch_engine" || exit 1; \
 	done
 
-lint: $(READY) ## check style, formatting and types
+lint: $(READY) ## check style, formatting, types and layers
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports
 
 lock: ## write the versions now in .venv to requirements/constraints.txt
 	@.venv/bin/pip freeze --all --exclude pip --exclude-editable > .venv/freeze.txt
@@ -62,7 +63,7 @@ lock: ## write the versions now in .venv to requirements/constraints.txt
 	@mv .venv/constraints.txt requirements/constraints.txt
 
 clean: ## remove .venv and every cache
-	@rm -rf .venv .venv-gpu* .venv-vllm dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-gpu* .venv-vllm dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(GPU)/.ready: pyproject.toml

@@ -10,7 +10,7 @@ so that vLLM preempts requests and gives up pins.
 oneDNN keeps what it compiled for the last 1,024 shapes of a batch, which looks like a leak for the first ten thousand
 steps; here it keeps 16.
 
-Exits with 1 if blocks or pins are held in the end, if memory grew by more than 5% after the first tenth, if a trace
+Exits with 1 if KV is held in the end, if memory grew by more than 5% after the first tenth, if a trace
 hung, raised, ended in a way that its fate does not explain, or differs from plain transformers.
 """
 
@@ -52,13 +52,14 @@ class State(NamedTuple):
     """What is held and used at one moment.
 
     Attributes:
-        free: whether all KV blocks are; ``pins``: how many somebody still holds.
+        free: whether all KV blocks are.
+        references: how many sources of KV are still referred to.
         own, below: resident bytes of this process, and of vLLM's.
         preempted: requests, by vLLM; ``repeated``: those sent again because a pin was lost.
     """
 
     free: bool
-    pins: int
+    references: int
     own: int
     below: int
     preempted: int
@@ -116,14 +117,14 @@ class Soak:
         await asyncio.sleep(0.1)
         free, own = await self.engine.kv_is_free(), psutil.Process()
         below = sum(process.memory_info().rss for process in own.children(recursive=True))
-        joins = self.engine.joins
-        assert joins is not None
-        return State(free, len(joins.pins), own.memory_info().rss, below, preemptions(), joins.repeated)
+        client = self.engine.graft_client
+        assert client is not None
+        return State(free, len(client.references), own.memory_info().rss, below, preemptions(), client.repeated)
 
     def wrong(self, first: State, warm: State, last: State) -> Iterator[str]:
         """Everything that should not be."""
-        if not last.free or last.pins != first.pins:
-            yield f"KV is held in the end: all blocks free {last.free}, pins {last.pins}"
+        if not last.free or last.references != first.references:
+            yield f"KV is held in the end: all blocks free {last.free}, references {last.references}"
         for name, before, after in (("this process", warm.own, last.own), ("vLLM's processes", warm.below, last.below)):
             if after > GROWTH * before:
                 yield f"memory of {name} grew by {after / before - 1:.1%} after the first tenth"
@@ -195,10 +196,10 @@ def main(
 
 def report(console: Console, soak: Soak, states: list[State]) -> None:
     """Print what was counted."""
-    table = Table("", "KV blocks free", "pins", "MiB here", "MiB in vLLM's processes", "preempted", "repeated")
+    table = Table("", "KV blocks free", "KV references", "MiB here", "MiB in vLLM's processes", "preempted", "repeated")
     for when, state in zip(("start", "after a tenth", "end"), states, strict=True):
         table.add_row(
-            when, "all" if state.free else "not all", str(state.pins), f"{state.own / 2**20:,.0f}",
+            when, "all" if state.free else "not all", str(state.references), f"{state.own / 2**20:,.0f}",
             f"{state.below / 2**20:,.0f}", f"{state.preempted:,}", f"{state.repeated:,}",
         )  # fmt: skip
     console.print(table)

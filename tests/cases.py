@@ -1,11 +1,9 @@
 """Every dialect as a case, and traces of it that run at once on a model of `grammars`."""
 
-import asyncio
 from collections import Counter
 
-from evals.grammars import PROMPTS
-from parallel_reason import Limits, SamplingParams
-from parallel_reason.controller import Run
+from benchmarks.grammars import PROMPTS
+from parallel_reason import Limits, SamplingParams, Session
 from parallel_reason.dialects import bind
 
 WILD = Limits(depth=3, children=6, forks=12, tokens=900, tokens_per_thread=60)
@@ -22,22 +20,17 @@ def dialect_of(case):
     return case.split(",")[0]
 
 
-def bound(llm, case):
-    """The dialect of a case in a model's vocabulary, and the ids of its prompt."""
-    words = llm.engine.tokenizer
-    return bind(dialect_of(case), words, **CASES[case]), words.encode(PROMPTS.get(dialect_of(case), "ab"))
+def session_of(llm, case, engine=None):
+    """A session of a case over a model's engine, or one that wraps it; and the ids of its prompt."""
+    tokenizer = llm.engine.tokenizer
+    dialect = bind(dialect_of(case), tokenizer, **CASES[case])
+    return Session(engine or llm.engine, dialect), tokenizer.encode(PROMPTS.get(dialect_of(case), "ab"))
 
 
-def many(llm, case, count):
+def many(llm, case, count, engine=None):
     """Traces that run at once, so that forks of one meet the batches and the cache of the others."""
-    dialect, ids = bound(llm, case)
-
-    async def all_at_once():
-        sampling = SamplingParams(temperature=1.0, seed=3)
-        runs = [Run(llm.engine, dialect, sampling, WILD, sample) for sample in range(count)]
-        return await asyncio.gather(*(run.trace("", ids) for run in runs))
-
-    return llm.run(all_at_once())
+    session, ids = session_of(llm, case, engine)
+    return llm.run_coroutine(session.run(ids, SamplingParams(temperature=1.0, seed=3, n=count), WILD))
 
 
 def seen_in(traces):
@@ -45,8 +38,8 @@ def seen_in(traces):
     seen = Counter(forks=0, nested=0, again=0, taken_back=0, joined=0)
     for thread in (thread for trace in traces for thread in trace.threads):
         seen["forks"] += len(thread.forks)
-        seen["nested"] += thread.label.count(".") > 1
+        seen["nested"] += thread.depth > 1
         seen["again"] += len(thread.forks) > 1
         seen["joined"] += any(span.origin == "sampled" for fork in thread.forks for span in thread.spans[fork.at :])
-        seen["taken_back"] += sum(span.drops > 0 for span in thread.spans)
+        seen["taken_back"] += sum(span.taken_back > 0 for span in thread.spans)
     return seen

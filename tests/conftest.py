@@ -56,7 +56,7 @@ def countdown():
 @pytest.fixture(scope="session")
 def reference():
     """``reference(llm, trace)``: what plain transformers makes of a trace, under its layout."""
-    from parallel_reason.check import compare, load_reference
+    from parallel_reason.exactness import compare, load_reference
 
     models = {}
 

@@ -46,7 +46,7 @@ class House:
         return logits.log_softmax(-1)
 
     def check(self, ids, output, positions=None, mask=None, *, drawn=False):
-        """Assert that ``output`` has the log-probs of transformers after ``ids``, and its first choices unless ``drawn``."""
+        """``output`` has the log-probs of transformers after ``ids``; and its first choices, unless it was drawn."""
         assert output.ids
         every = self.reference(ids + output.ids, positions, mask)[len(ids) - 1 : -1]
         assert drawn or every.argmax(-1).tolist() == output.ids

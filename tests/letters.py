@@ -1,4 +1,4 @@
-"""Random models of seven families whose tokens are letters or bytes, for requests made one by one, without a dialect."""
+"""Random models of seven families whose tokens are letters or bytes, for requests that no dialect makes."""
 
 import numpy as np
 import torch

@@ -1,11 +1,15 @@
-from dataclasses import dataclass, field
+"""Bounds on tokens and forks: which one stops a thread, and how a trace's own bounds are dealt out to its threads."""
+
+import asyncio
+import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_reason.budget import Budget
-from parallel_reason.limits import Limits
+from parallel_reason import Limits
+from parallel_reason.runtime import transitions
+from parallel_reason.runtime.budget import Allotment, DealtAllotments, next_tokens
 
 MAYBE = st.none() | st.integers(1, 60)
 LIMITS = st.builds(
@@ -15,121 +19,106 @@ LIMITS = st.builds(
     critical_path_tokens=MAYBE,
     context=st.none() | st.integers(2, 80),
 )
-WINDOWS = st.integers(2, 100)
 
 
-@dataclass
-class Decoding:
-    """A thread, as a controller would keep count of it."""
-
-    context: int
-    critical_path: int
-    sampled: int = 0
-    granted: list[int] = field(default_factory=list)
-
-    def take(self, budget):
-        tokens, bound = budget.grant(self.context, self.sampled, self.critical_path)
-        self.granted += [tokens] * (tokens > 0)
-        return tokens, bound
-
-    def sample(self, budget, used):
-        granted = self.granted.pop()
-        self.context += used
-        self.critical_path += used
-        self.sampled += used
-        budget.refund(granted - used)
+def thread(prompt, sampled, before=0):
+    """A thread that sees so many tokens of a prompt and sampled so many, after a chain of ``before``."""
+    live = transitions.start([1] * prompt)
+    transitions.sample(live, transitions.Sample([2] * sampled))
+    live.critical_path += before
+    return live
 
 
-def left(limits, window, thread, everyone):
-    """What is left under every bound, by its name; tokens held by a thread that is sampling are not left."""
-    context = window if limits.context is None or limits.context > window else limits.context
-    found = {f"limits.context={context}": context - thread.context}
+@settings(deadline=None)
+@given(LIMITS, st.integers(2, 100), MAYBE, st.integers(1, 60), st.integers(0, 40), st.integers(0, 40))
+def test_a_thread_may_sample_up_to_its_nearest_bound_which_is_named(limits, window, left, prompt, sampled, before):
+    live, left = thread(prompt, sampled, before), left if limits.tokens is not None else None
+    room = {f"limits.context={window}": window - prompt - sampled}
     if limits.tokens_per_thread is not None:
-        found[f"limits.tokens_per_thread={limits.tokens_per_thread}"] = limits.tokens_per_thread - thread.sampled
+        room[f"limits.tokens_per_thread={limits.tokens_per_thread}"] = limits.tokens_per_thread - sampled
     if limits.critical_path_tokens is not None:
         name = f"limits.critical_path_tokens={limits.critical_path_tokens}"
-        found[name] = limits.critical_path_tokens - thread.critical_path
-    if limits.tokens is not None:
-        taken = sum(one.sampled + sum(one.granted) for one in everyone)
-        found[f"limits.tokens={limits.tokens}"] = limits.tokens - taken
-    return found
+        room[name] = limits.critical_path_tokens - before - sampled
+    if left is not None:
+        room[f"limits.tokens={limits.tokens}"] = left
+    tokens, bound = next_tokens(live, Allotment(left, 0), limits, window)
+    assert tokens == max(0, *(min(room.values()), 0))
+    assert room[bound] == min(room.values())
+
+
+class Child:
+    """A child that samples as many tokens as it wants, in requests of random size, and asks for more at its end."""
+
+    def __init__(self, wants):
+        self.wants = wants
+        self.used = 0
+
+    async def run(self, dealer, number, rng):
+        mine = dealer.each[number]
+        while self.used < self.wants:
+            if not mine.tokens:
+                if await dealer.more(number, "tokens"):
+                    continue
+                break
+            for _ in range(rng.randint(0, 3)):
+                await asyncio.sleep(0)
+            some = rng.randint(1, min(mine.tokens, self.wants - self.used))
+            mine.tokens -= some
+            self.used += some
+        dealer.end(number)
+
+
+def used(total, wants, seed):
+    """How many tokens each child came to use, and what is left, under a timing that the seed decides."""
+    rng, children = random.Random(seed), [Child(count) for count in wants]
+
+    async def all_at_once():
+        dealer = DealtAllotments(Allotment(total, 0), len(children))
+        runs = [child.run(dealer, number, rng) for number, child in enumerate(children)]
+        await asyncio.wait_for(asyncio.gather(*runs), 10)
+        return dealer.rest().tokens
+
+    left = asyncio.run(all_at_once())
+    return [child.used for child in children], left
 
 
 @settings(deadline=None)
-@given(LIMITS, WINDOWS, st.randoms(use_true_random=False))
-def test_no_bound_is_ever_passed_and_the_one_that_is_reached_is_named(limits, window, rng):
-    budget = Budget(limits, window)
-    everyone = [Decoding(rng.randint(0, 60), rng.randint(0, 40)) for _ in range(rng.randint(1, 6))]
-    budget.decoding = len(everyone)
-    for _ in range(80):
-        thread = rng.choice(everyone)
-        if thread.granted:
-            thread.sample(budget, rng.choice([thread.granted[0], rng.randint(0, thread.granted[0])]))
-            continue
-        have = left(limits, window, thread, everyone)
-        tokens, bound = thread.take(budget)
-        assert 0 <= tokens <= max(0, *have.values())
-        assert all(tokens <= max(0, room) for room in have.values())
-        assert (tokens == 0) == (min(have.values()) <= 0)  # no thread starves while there is room
-        assert bound in have
-        if tokens == 0:
-            assert have[bound] <= 0
-    if limits.tokens is not None:
-        assert sum(thread.sampled + sum(thread.granted) for thread in everyone) <= limits.tokens
+@given(st.integers(0, 60), st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(0, 9), st.integers(10, 19))
+def test_the_bound_is_never_passed_nothing_is_wasted_and_timing_changes_nothing(total, wants, one, other):
+    tokens, left = used(total, wants, one)
+    assert sum(tokens) + left == total
+    assert sum(tokens) == min(total, sum(wants))
+    assert used(total, wants, other) == (tokens, left)
 
 
-@settings(deadline=None)
-@given(LIMITS, WINDOWS, st.integers(0, 60), st.integers(0, 40))
-def test_a_thread_alone_samples_exactly_up_to_its_nearest_bound(limits, window, context, critical_path):
-    budget, thread = Budget(limits, window), Decoding(context, critical_path)
-    have = left(limits, window, thread, [thread])
-    room = max(0, min(have.values()))
-    tokens, bound = thread.take(budget)
-    assert tokens == room
-    assert have[bound] == min(have.values())
-    if tokens:
-        thread.sample(budget, tokens)
-        assert thread.take(budget) == (0, bound)
+def test_a_bound_is_dealt_out_evenly_and_the_first_get_what_is_over():
+    dealer = DealtAllotments(Allotment(8, 2), 3)
+    assert [(one.tokens, one.forks) for one in dealer.each] == [(3, 1), (3, 1), (2, 0)]
+    unbounded = DealtAllotments(Allotment(None, 64), 2)
+    assert [(one.tokens, one.forks) for one in unbounded.each] == [(None, 32), (None, 32)]
+    assert unbounded.rest() == Allotment(None, 64)
 
 
-@settings(deadline=None)
-@given(LIMITS, WINDOWS, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40)), min_size=1, max_size=6))
-def test_threads_that_take_turns_use_all_there_is(limits, window, starts):
-    everyone = [Decoding(*start) for start in starts]
-    budget = Budget(limits, window)
-    budget.decoding = len(everyone)
-    unlimited = limits.model_copy(update={"tokens": None})
-    own = sum(max(0, min(left(unlimited, window, thread, []).values())) for thread in everyone)
-    running = list(everyone)
-    while running:
-        for thread in list(running):
-            if thread.take(budget)[0]:
-                thread.sample(budget, thread.granted[0])
-            else:
-                running.remove(thread)
-    assert sum(thread.sampled for thread in everyone) == min(own, own if limits.tokens is None else limits.tokens)
+def test_a_child_that_waits_and_is_cancelled_gets_nothing_and_holds_nobody_up():
+    async def check():
+        dealer = DealtAllotments(Allotment(2, 0), 3)
+        waits = [asyncio.create_task(dealer.more(number, "tokens")) for number in (1, 2)]
+        await asyncio.sleep(0)
+        dealer.withdraw(1)
+        assert await waits[0] is False
+        dealer.end(1)
+        assert not waits[1].done()
+        dealer.end(0)
+        assert await waits[1] is True
+        assert dealer.each[2].tokens == 2
+
+    asyncio.run(check())
 
 
-@pytest.mark.parametrize("threads", [2, 7, 50])
-@pytest.mark.parametrize("spare", [0, 1, 1000])
-def test_threads_that_ask_at_once_all_get_some(threads, spare):
-    budget = Budget(Limits(tokens=threads + spare), 10_000)
-    budget.decoding = threads
-    granted = [budget.grant(0, 0, 0)[0] for _ in range(threads)]
-    assert min(granted) >= 1
-    assert max(granted) <= (threads + spare) / threads
-    assert sum(granted) <= threads + spare
+@pytest.mark.parametrize("bound", ["tokens", "forks"])
+def test_when_all_wait_and_nothing_is_left_all_are_refused(bound):
+    async def check():
+        dealer = DealtAllotments(Allotment(0, 0), 3)
+        return await asyncio.wait_for(asyncio.gather(*(dealer.more(number, bound) for number in range(3))), 5)
 
-
-def test_what_comes_back_unused_is_granted_again():
-    budget = Budget(Limits(tokens=10), 100)
-    assert budget.grant(0, 0, 0) == (10, "limits.tokens=10")
-    assert budget.grant(0, 0, 0) == (0, "limits.tokens=10")
-    budget.refund(4)
-    assert budget.grant(0, 0, 0) == (4, "limits.tokens=10")
-
-
-def test_a_prompt_that_fills_the_window_gets_nothing():
-    assert Budget(Limits(context=500), 100).grant(100, 0, 0) == (0, "limits.context=100")
-    assert Budget(Limits(), 100).grant(130, 0, 0) == (0, "limits.context=100")
-    assert Budget(Limits(context=50), 100).grant(49, 0, 0) == (1, "limits.context=50")
+    assert asyncio.run(check()) == [False] * 3

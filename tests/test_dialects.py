@@ -8,29 +8,32 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evals.grammars import PROMPTS, tokenizer, tokenizer_of
-from parallel_reason import Limits, SamplingParams
-from parallel_reason.controller import Run
-from parallel_reason.dialects import OWN, bind, find, grafts, known
-from parallel_reason.dialects.base import Act, Amend, Glue, Returned, View
+from benchmarks.grammars import PROMPTS, tokenizer, tokenizer_of
+from parallel_reason import Limits, Session, layout
+from parallel_reason.dialects import BUILT_IN, bind, find, grafts, known
+from parallel_reason.dialects.base import Action, ChildResult, Insert, Rewrite, ThreadView
+from parallel_reason.engines.scripted import ScriptedEngine
 from parallel_reason.errors import InputError, ModelError
-from parallel_reason.layout import layout
-from parallel_reason.trace import Trace
-from tests.dice import Dice, Replay, Script
+from parallel_reason.trace import from_json
+from tests.chains import chain_engine
 
-NAMES = [dialect.name for dialect in OWN]
+NAMES = [dialect.name for dialect in BUILT_IN]
 COUNT = 50_000 if os.environ.get("ALL_SEQUENCES") else 400  # threads made, and as many mutated
 WILD = Limits(depth=3, children=8, forks=6, tokens=1500, tokens_per_thread=60)
 ROOMY = Limits(depth=3)
 
 
-def decode_all(engine, name, limits=WILD, **options):
-    dialect = bind(name, engine.tokenizer, **options)
-    prompt = PROMPTS.get(name, "ab")
-    return asyncio.run(Run(engine, dialect, SamplingParams(), limits).trace(prompt, engine.ids(prompt)))
+def run(engine, name, limits=WILD, **options):
+    """The trace of a run on a scripted engine, which leaves no KV behind."""
+    session = Session(engine, bind(name, engine.tokenizer, **options))
+    prompt = engine.tokenizer.encode(PROMPTS.get(name, "ab"), add_special_tokens=False)
+    trace = asyncio.run(session.run(prompt, limits=limits))[0]
+    assert asyncio.run(engine.kv_is_free())
+    assert not trace.errors
+    return trace
 
 
-def check(trace, engine, name):
+def check(trace, engine):
     """What holds of every run, whatever was written."""
     assert trace.ledger.sampled_tokens <= 1500
     row = layout(trace)
@@ -39,12 +42,20 @@ def check(trace, engine, name):
     wrote = {label: [] for label in labels}
     for segment in row.segments:
         wrote[labels[segment.thread]] += [i for i in range(segment.start, segment.stop) if row.sampled[i]]
-    for label, ids, positions in engine.asked:
-        seen = mask[wrote[label].pop(0)].nonzero()[0][:-1]  # what the layout shows the request's first token
-        assert (row.ids[seen].tolist(), row.positions[seen].tolist()) == (ids, positions)
-        wrote[label] = wrote[label][engine.sizes.pop(0) - 1 :]
+    for request, output in zip(engine.requests, engine.outputs, strict=True):
+        if request.max_tokens == 0:  # it computes KV alone
+            continue
+        own = wrote[request.label]
+        seen = mask[own.pop(0)].nonzero()[0][:-1]  # what the layout shows the request's first token
+        assert (row.ids[seen].tolist(), row.positions[seen].tolist()) == (request.ids, request.positions)
+        del own[: len(output.ids) - 1]
     assert not any(wrote.values())
-    assert Trace.from_json(trace.to_json()) == trace
+    assert from_json(trace.to_json()) == trace
+
+
+def sampled(thread):
+    """Ids of all that a thread sampled."""
+    return [token for span in thread.spans if span.origin == "sampled" for token in span.ids]
 
 
 def mutate(ids, rng, vocabulary):
@@ -64,18 +75,16 @@ def test_no_sequence_raises_or_loops_and_every_request_is_what_the_layout_shows(
     tokens, rng = tokenizer_of([name]), random.Random(0)
     made = mutated = seed = forks = malformed = joins = 0
     while made < COUNT or mutated < COUNT:
-        engine = Dice(tokens, name, seed, spoil=(0.0, 0.03, 0.3)[seed % 3])
-        trace = decode_all(engine, name)
-        said = {
-            thread.label: [i for span in thread.spans if span.origin == "sampled" for i in span.ids]
-            for thread in trace.threads
-        }
-        replay = Replay(tokens, name, {label: mutate(ids, rng, len(tokens)) for label, ids in said.items()})
-        again = decode_all(replay, name)
-        for thread in again.threads:  # who has nothing left to say ends, after at most one more answer to each join
-            assert replay.ends[thread.label] <= 2 + 2 * len(thread.forks)
+        engine = chain_engine(tokens, name, seed, spoil=(0.0, 0.03, 0.3)[seed % 3])
+        trace = run(engine, name)
+        texts = {thread.label: [mutate(sampled(thread), rng, len(tokens))] for thread in trace.threads}
+        replay = ScriptedEngine.from_texts(tokens, texts)
+        again = run(replay, name)
+        for thread in again.threads:  # at the end of its text it ends, after at most one more answer to each join
+            beyond = len(sampled(thread)) - len(texts.get(thread.label, [[]])[0])
+            assert beyond <= 2 + 2 * len(thread.forks)
         for one, by in ((trace, engine), (again, replay)) if seed < 40 else ():
-            check(one, by, name)
+            check(one, by)
         seed, made, mutated = seed + 1, made + len(trace.threads), mutated + len(again.threads)
         for one in (trace, again):
             forks += one.ledger.forks
@@ -86,7 +95,7 @@ def test_no_sequence_raises_or_loops_and_every_request_is_what_the_layout_shows(
     assert malformed or name in ("parallel_r1", "parathinker")  # in these nothing can be malformed
 
 
-TAGS = [tag for dialect in OWN for tag in dialect.tags.values()]
+TAGS = [tag for dialect in BUILT_IN for tag in dialect.tags.values()]
 PIECES = [*TAGS, *PROMPTS.values(), "Goal Reached", "1:", "2.1:", "<", "a", "\n", "<eos>"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
 COUNTS = st.integers(0, 2)
@@ -98,20 +107,20 @@ CHILDREN = st.lists(st.tuples(TEXTS, TEXTS, st.booleans(), st.sampled_from(["sto
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), ("parallel_r1", {"view": "seen"})])
 @pytest.mark.parametrize("kind", list(KINDS))
 @settings(deadline=None)  # no clock: the machine may be busy
-@given(shown=VIEWS, came=CHILDREN)
-@example(shown=(0, "", "", 0, 1, "stop"), came=[("", "", False, "lost")] * 9)
-def test_a_dialect_answers_whatever_it_is_shown(name, options, kind, shown, came):
-    """Views that no run makes are among them: an answer must not hang on what an engine or a controller does."""
+@given(shown=VIEWS, ended=CHILDREN)
+@example(shown=(0, "", "", 0, 1, "stop"), ended=[("", "", False, "lost")] * 9)
+def test_a_dialect_answers_whatever_it_is_shown(name, options, kind, shown, ended):
+    """Views that no run makes are among them: an answer must not depend on what an engine or a run does."""
     tokens = KINDS[kind if name != "spawn_join" else "tokens"]
-    dialect, (depth, seen, sampled, since, joins, ended) = bind(name, tokens, **options), shown
-    view = View(depth, tokens.encode(seen + sampled), tokens.encode(sampled), since, joins, ended)
-    assert isinstance(dialect.step(view), Act)
+    dialect, (depth, seen, text, before_join, joins, stopped_at) = bind(name, tokens, **options), shown
+    view = ThreadView(depth, tokens.encode(seen + text), tokens.encode(text), before_join, joins, stopped_at)
+    assert isinstance(dialect.step(view), Action)
     children = []
-    for header, said, ran, came_to in came:
-        ids = tokens.encode(said)
-        children.append(Returned((Glue(tuple(tokens.encode(header))),), ids, ids, ran, came_to))
+    for header, own, ran, end in ended:
+        ids = tokens.encode(own)
+        children.append(ChildResult((Insert(tuple(tokens.encode(header))),), ids, ids, ran, end))
     join = dialect.join(view, children)
-    assert any(piece.ids for piece in join.glue)
+    assert any(piece.ids for piece in join.inserts)
     assert len(join.closes) in (0, len(children))
 
 
@@ -137,25 +146,27 @@ def test_the_join_rule_is_known_by_the_options_and_kept_when_they_are_bound(name
 
 def test_a_stop_that_the_text_does_not_show_leaves_the_thread_as_it_is():
     """As from a server that leaves special tokens out of the text in which it looks for stops."""
-    assert written(told("apr", {"0": ["a<Sub Search", "b<eos>"]}, tokens=KINDS["text"]), KINDS["text"])["0"] == (
+    assert written(scripted("apr", {"0": ["a<Sub Search", "b<eos>"]}, tokens=KINDS["text"]), KINDS["text"])["0"] == (
         "a<Sub Searchb<eos>"
     )
 
 
-def told(name, said, limits=ROOMY, tokens=None, **options):
-    return decode_all(Script(tokens or tokenizer_of([name]), name, said), name, limits, **options)
+def scripted(name, texts, limits=ROOMY, tokens=None, **options):
+    """The trace of threads that write these texts, by label."""
+    engine = ScriptedEngine.from_texts(tokens or tokenizer_of([name]), texts, context=20_000)
+    return run(engine, name, limits, **options)
 
 
 def written(trace, tokens=None):
-    """Under every label, what the thread wrote after its prompt: the controller's text in {}, copies in (), what was
-    taken back in []."""
+    """Under every label, what the thread wrote after its prompt: inserts in {}, copies in (), what was taken back in
+    []."""
     tokens = tokens or tokenizer_of([trace.dialect])
     marks = {"sampled": "{}", "injected": "{{{}}}", "copied": "({})"}
     texts = {}
     for thread in trace.threads:
         pieces = []  # [ids, form, whether they were taken back]
         for span in thread.spans:
-            gone = span.drops
+            gone = span.taken_back
             for place in reversed(range(len(pieces))):
                 ids, form, back = pieces[place]
                 if gone and not back:
@@ -177,7 +188,7 @@ def positions(trace):
 def test_multiverse_to_the_letter():
     goal = "<Parallel>\n<Goal>\n<Outline>\n1: p\n</Outline>\n<Outline>\n 2.1 : q\n</Outline>\n</Goal>"
     root = ["a" + goal, "s</Conclusion>\n</Parallel>b<eos>"]
-    trace = told("multiverse", {"0": root, "0.0": [" x</Path>"], "0.1": ["yyy</Path>"]})
+    trace = scripted("multiverse", {"0": root, "0.0": [" x</Path>"], "0.1": ["yyy</Path>"]})
     assert written(trace) == {
         "0": "a" + goal + "{\n}{<Conclusion>\n}s</Conclusion>\n</Parallel>b<eos>",
         "0.0": "{<Path>\n1:} x</Path>{\n}",
@@ -190,7 +201,7 @@ def test_multiverse_to_the_letter():
 
 def test_npr_to_the_letter():
     plans = "<guideline>\n<plan>1: p</plan>\n<plan>2: q</plan>\n</guideline>"
-    trace = told("npr", {"0": ["a" + plans, "s</takeaway>b<eos>"], "0.0": [" x</step>"], "0.1": ["yyy<eos>"]})
+    trace = scripted("npr", {"0": ["a" + plans, "s</takeaway>b<eos>"], "0.0": [" x</step>"], "0.1": ["yyy<eos>"]})
     assert written(trace) == {
         "0": "a" + plans + "{\n}{<takeaway>\n}s</takeaway>b<eos>",
         "0.0": "{<step>\n1:} x</step>{\n}",
@@ -207,8 +218,8 @@ def test_threadweaver_to_the_letter():
     outlines = (
         "<Parallel>\n<Outlines>\n<Outline>1: p</Outline>\n<Outline>2: q</Outline>\n<Outline>1: r</Outline></Outlines>"
     )
-    said = {"0": ["a" + outlines, "</Parallel>b<eos>"], "0.0": [" x\n</Thread>"], "0.1": ["yyy</Thread>"]}
-    trace = told("threadweaver", said)
+    texts = {"0": ["a" + outlines, "</Parallel>b<eos>"], "0.0": [" x\n</Thread>"], "0.1": ["yyy</Thread>"]}
+    trace = scripted("threadweaver", texts)
     assert written(trace) == {
         "0": "a" + outlines + "(<Thread>\n2:yyy</Thread>){\n}</Parallel>b<eos>",
         "0.0": "{\n<Thread>\n1:} x\n</Thread>",
@@ -219,15 +230,15 @@ def test_threadweaver_to_the_letter():
     text = "ab" + "a" + outlines + "\n<Thread>\n1: x\n</Thread><Thread>\n2:yyy</Thread>\n</Parallel>b<eos>"
     assert tokenizer_of(["threadweaver"]).decode(row.ids[seen].tolist()) == text
     assert row.positions[seen].tolist() == list(range(seen.sum()))
-    trace = told("threadweaver", {"0": ["a" + outlines], "0.0": [" x<eos>"], "0.1": ["y<eos>"]})
+    trace = scripted("threadweaver", {"0": ["a" + outlines], "0.0": [" x<eos>"], "0.1": ["y<eos>"]})
     assert written(trace)["0"] == "a" + outlines + "(<Thread>\n2:y\n</Thread>){\n</Parallel>}"
     assert written(trace)["0.0"] == "{\n<Thread>\n1:} x[<eos>]{\n</Thread>}"
-    assert (trace.status, trace.why) == ("finished", "a thread did not close")
+    assert (trace.status, trace.stop_reason) == ("finished", "a thread did not close")
 
 
 def test_parallel_r1_to_the_letter():
-    said = {"0": ["a<Parallel>", "s<eos>", "b<eos>"], "0.0": ["x</Path>"], "0.1": ["yyy<eos>"]}
-    unseen, seen = told("parallel_r1", said), told("parallel_r1", said, view="seen")
+    texts = {"0": ["a<Parallel>", "s<eos>", "b<eos>"], "0.0": ["x</Path>"], "0.1": ["yyy<eos>"]}
+    unseen, seen = scripted("parallel_r1", texts), scripted("parallel_r1", texts, view="seen")
     assert written(unseen) == {
         "0": "a<Parallel>{</Parallel>\n<Summary>}s[<eos>]{</Summary>}b<eos>",
         "0.0": "{<Path>}x</Path>",
@@ -249,7 +260,7 @@ def test_parallel_r1_to_the_letter():
 
 
 def test_parathinker_to_the_letter():
-    trace = told("parathinker", {"0": ["s</summary>"], "0.0": ["x</think1>"], "0.1": ["yyy<eos>"]}, paths=2)
+    trace = scripted("parathinker", {"0": ["s</summary>"], "0.0": ["x</think1>"], "0.1": ["yyy<eos>"]}, paths=2)
     assert written(trace) == {
         "0": "{<summary>}s</summary>",
         "0.0": "{<think1>}x</think1>",
@@ -267,7 +278,7 @@ BLOCK = f"<Calling Sub Searches>\n{CALL.format(0, '0,1')}{CALL.format(1, '0,0')}
 def test_apr_to_the_letter():
     found = "x\nGoal Reached\ny\nGoal Reached\n<eos>"
     calls = BLOCK.removeprefix("<Calling Sub Searches>")
-    trace = told("apr", {"0": ["a<Sub Searches>", calls, "b<eos>"], "0.0": [found], "0.1": ["no<eos>"]})
+    trace = scripted("apr", {"0": ["a<Sub Searches>", calls, "b<eos>"], "0.0": [found], "0.1": ["no<eos>"]})
     assert written(trace) == {
         "0": f"a[<Sub Searches>][{{<Calling Sub Searches>}}][{calls}]"
         "{<Sub Searches>\n<Goal Reached in Sub Search 0 at level 1 at Node #0,1>\ny\nGoal Reached\n"
@@ -292,7 +303,7 @@ NODES = "node #0,7, which has no state"
 def kids(trace):
     """What each child of the first fork was asked, up to its number."""
     tokens = tokenizer_of([trace.dialect])
-    return [tokens.decode(child.spans[0].ids).strip() for child in trace.root.forks[0].children]
+    return [tokens.decode(child.spans[0].ids).strip() for child in trace.children(trace.root.forks[0])]
 
 
 @pytest.mark.parametrize(
@@ -311,15 +322,15 @@ def kids(trace):
 )
 def test_children_are_the_numbers_of_the_list(name, block, wanted):
     header = {"multiverse": "<Path>\n{}:", "npr": "<step>\n{}:", "threadweaver": "<Thread>\n{}:"}[name]
-    assert kids(told(name, {"0": ["a" + block]})) == [header.format(number) for number in wanted]
+    assert kids(scripted(name, {"0": ["a" + block]})) == [header.format(number) for number in wanted]
 
 
 @pytest.mark.parametrize(("name", "block"), [("multiverse", GOAL(MANY)), ("threadweaver", WEAVE(MANY))])
 def test_a_list_of_hundreds_is_cut_by_the_bound_on_children(name, block):
-    trace = told(name, {"0": [block]}, Limits(children=5))
-    children = trace.root.forks[0].children
+    trace = scripted(name, {"0": [block]}, Limits(children=5))
+    children = trace.children(trace.root.forks[0])
     assert [child.status for child in children] == ["finished"] * 5 + ["cancelled"] * 595
-    assert {child.why for child in children[5:]} == {"limits.children=5"}
+    assert {child.stop_reason for child in children[5:]} == {"limits.children=5"}
     assert trace.status == "finished"  # and the parent went on
 
 
@@ -345,7 +356,7 @@ def test_a_list_of_hundreds_is_cut_by_the_bound_on_children(name, block):
     ],
 )  # fmt: skip
 def test_a_block_that_cannot_be_read_is_recorded_and_the_thread_goes_on_or_ends(name, block, reason, ends):
-    trace = told(name, {"0": [block, "b<eos>"]})
+    trace = scripted(name, {"0": [block, "b<eos>"]})
     assert [block.reason for block in trace.root.malformed] == ([reason] if reason else [])
     assert not trace.root.forks
     assert trace.status == "finished"
@@ -370,12 +381,12 @@ def test_a_block_that_cannot_be_read_is_recorded_and_the_thread_goes_on_or_ends(
 )  # fmt: skip
 def test_a_child_is_joined_however_it_ends(name, root, child, after, wanted):
     tokens = tokenizer_of([name])
-    engine = Replay(tokens, name, {"0": tokens.encode(root), "0.0": tokens.encode(child)})
+    engine = ScriptedEngine.from_texts(tokens, {"0": [root], "0.0": [child]})
     options = {"paths": 1} if name in ("parallel_r1", "parathinker") else {}
     bound = len(tokens.encode(root)) + 12
     long = child[-1] * (bound - len(tokens.encode(child.rstrip(child[-1]))))
-    trace = decode_all(engine, name, Limits(depth=1, tokens_per_thread=bound), **options)
-    cut = trace.root.forks[0].children[0]
+    trace = run(engine, name, Limits(depth=1, tokens_per_thread=bound), **options)
+    cut = trace.threads[1]
     assert written(trace)["0"].startswith(root + after)
     assert written(trace)["0.0"].partition("}")[2] == wanted.replace("LONG", long)
     assert cut.status == ("length" if "LONG" in wanted else "finished")
@@ -393,7 +404,7 @@ def test_a_child_is_joined_however_it_ends(name, root, child, after, wanted):
     ],
 )
 def test_a_child_that_never_ran_stays_as_it_is_and_only_a_copy_of_it_is_closed(name, options, root, child, copy):
-    trace = told(name, {"0": [root] if root else []}, Limits(children=1), **options)
+    trace = scripted(name, {"0": [root] if root else []}, Limits(children=1), **options)
     assert trace.threads[2].status == "cancelled"
     assert written(trace)["0.1"] == child
     assert ("(" in written(trace)["0"]) == bool(copy)
@@ -405,31 +416,29 @@ def test_a_first_child_that_never_ran_is_laid_down_with_the_others(name, tag):
     tokens = tokenizer_of([name])
     dialect = bind(name, tokens, **({"view": "seen"} if name == "parallel_r1" else {}))
 
-    def child(header, said, ended):  # a header may come in pieces
-        ids, pieces = tokens.encode(said), (Glue(tuple(tokens.encode(piece))) for piece in header)
-        return Returned(tuple(pieces), ids, ids, bool(said), ended)
+    def child(header, text, ended):  # a header may come in pieces
+        ids, pieces = tokens.encode(text), (Insert(tuple(tokens.encode(piece))) for piece in header)
+        return ChildResult(tuple(pieces), ids, ids, bool(text), ended)
 
     children = [child("ab", "", "lost"), child("cd", "x", "stop"), child("ef", "y<eos>", "eos")]
-    join = dialect.join(View(0, [], [], 0, 0, "stop"), children)
-    copies = [tokens.decode(list(piece.ids)) for piece in join.glue if piece.copied]
+    join = dialect.join(ThreadView(0, [], [], 0, 0, "stop"), children)
+    copies = [tokens.decode(list(piece.ids)) for piece in join.inserts if piece.copied]
     assert copies == ["ab" + tag, "cdx", "efy" + tag]
-    assert join.closes == (Amend(),) * 3
+    assert join.closes == (Rewrite(),) * 3
 
 
 def test_a_fork_inside_a_child_runs_where_the_grammar_nests_and_is_bounded_by_depth():
-    said = {"0": [GOAL(OUTLINE(1)), "c<eos>"], "0.0": ["x" + GOAL(OUTLINE("1.1")), "w</Path>"], "0.0.0": ["y</Path>"]}
-    deep, flat = told("multiverse", said), told("multiverse", said, Limits(depth=1))
+    texts = {"0": [GOAL(OUTLINE(1)), "c<eos>"], "0.0": ["x" + GOAL(OUTLINE("1.1")), "w</Path>"], "0.0.0": ["y</Path>"]}
+    deep, flat = scripted("multiverse", texts), scripted("multiverse", texts, Limits(depth=1))
     assert written(deep)["0.0.0"] == "{<Path>\n1.1:}y</Path>{\n}"
     assert [thread.status for thread in deep.threads] == ["finished"] * 3
-    assert [(thread.status, thread.why) for thread in flat.threads] == [
+    assert [(thread.status, thread.stop_reason) for thread in flat.threads] == [
         ("finished", "<eos>"),
         ("length", "limits.depth=1"),
     ]
     for name, block in (("threadweaver", WEAVE(OUTLINE(1))), ("parallel_r1", "<Parallel>")):  # nothing nests in these
-        tokens = tokenizer_of([name])
-        end = {"threadweaver": "</Thread>", "parallel_r1": "</Path>"}[name]
-        said = {"0": tokens.encode(block), "0.0": tokens.encode("x" + block + end)}
-        trace = decode_all(Replay(tokens, name, said), name)
+        tokens, end = tokenizer_of([name]), {"threadweaver": "</Thread>", "parallel_r1": "</Path>"}[name]
+        trace = run(ScriptedEngine.from_texts(tokens, {"0": [block], "0.0": ["x" + block + end]}), name)
         assert trace.threads[1].text == "x" + block + end
         assert {thread.label.count(".") for thread in trace.threads} == {0, 1}
 

@@ -1,115 +1,264 @@
-"""The vLLM engine alone: cached prefixes, seeds, aborts, and KV that comes back."""
+"""The vLLM engine alone, request by request: prefixes, seeds, log-probs, weights, aborts, and how it ends."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+import torch
+from vllm import SamplingParams, TokensPrompt
 
-from parallel_reason import SamplingParams
-from parallel_reason.engines.base import Decode
-from parallel_reason.errors import EngineError
+from parallel_reason.engines.torch import TorchEngine
+from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.errors import EngineError, InputError
+from tests.failing_processor import FATAL, FailingProcessor
+from tests.house import House, ask
+from tests.letters import build_endless, words
+from tests.other_weights import other_weights
 
-NEVER = frozenset()
+CONTEXT = 2400
+LONG = 2100  # tokens of a prompt that vLLM computes over two steps
 
 
-def request(name, ids, tokens, *, temperature=0.0, seed=None, live=False, stop=NEVER):
-    return Decode(name, ids, tokens, stop, SamplingParams(temperature=temperature), seed=seed, live=live)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build_endless("Qwen3", tmp_path_factory.mktemp("endless"), head_dim=32)
 
 
-def test_children_hit_every_full_block_of_their_parents_prefix(soup):
-    prefix = [10 + n % 20 for n in range(130)]
+@pytest.fixture(scope="module")
+def house(folder):
+    house = House(folder, VllmEngine.start(folder, context=CONTEXT))
+    yield house
+    house.close()
 
-    async def fork():
-        parent = await soup.engine.generate(request("parent", prefix, 8, stop=frozenset({0})))
-        seen = prefix + parent.ids
-        children = [soup.engine.generate(request(f"child {n}", [*seen, 10 + n], 4)) for n in range(8)]
-        return parent, seen, await asyncio.gather(*children)
 
-    assert soup.run(soup.engine.kv_is_free())
-    parent, seen, children = soup.run(fork())
-    assert parent.cached_tokens == 0
+@pytest.fixture(autouse=True)
+def nothing_is_held_in_the_end(request):
+    yield
+    if "house" in request.fixturenames:
+        house = request.getfixturevalue("house")
+        assert house.run(house.engine.kv_is_free())
+
+
+def test_children_hit_every_full_block_of_their_parents_prefix(house):
+    prefix = words(1, 130)
+    (parent,) = house.all(ask("parent", prefix, 8))
+    seen = prefix + parent.ids
+    children = house.all(*(ask(f"child {n}", [*seen, 1 + n], 4) for n in range(8)))
+    assert (parent.prefilled_tokens, parent.cached_tokens) == (130, 0)
+    assert {child.prefilled_tokens for child in children} == {len(seen) + 1}
     assert {child.cached_tokens for child in children} == {len(seen) // 32 * 32}
 
 
-def test_a_seed_repeats_and_another_does_not(soup):
-    async def draw(name, seed):
-        return (await soup.engine.generate(request(name, [10, 11], 40, temperature=1.0, seed=seed))).ids
-
-    assert soup.run(draw("a", 5)) == soup.run(draw("b", 5))
-    assert soup.run(draw("c", 5)) != soup.run(draw("d", 6))
-
-
-def test_a_stop_text_that_is_a_special_token_stops(soup):
-    sep = soup.engine.tokenizer.get_vocab()["<sep>"]
-    drawn = SamplingParams(temperature=1.0)
-
-    async def ask():
-        requests = (Decode(f"{n}", [10, 11], 60, NEVER, drawn, ("<sep>",), seed=n) for n in range(20))
-        return await asyncio.gather(*map(soup.engine.generate, requests))
-
-    written = [decoded.ids for decoded in soup.run(ask()) if sep in decoded.ids]
-    assert written
-    assert all(ids.index(sep) == len(ids) - 1 for ids in written)
+@pytest.fixture(scope="module")
+def on_torch(folder):
+    house = House(folder, TorchEngine.start(folder, device="cpu", context=CONTEXT))
+    yield house
+    house.close()
 
 
-def test_an_aborted_request_returns_what_it_has_and_frees_its_kv(soup):
+def seeded(name, ids, tokens, seed, first_draw=0, **options):
+    return ask(name, ids, tokens, temperature=1.0, seed=seed, first_draw=first_draw, **options)
+
+
+def test_a_seeded_request_whose_prompt_takes_two_steps_is_drawn_as_on_the_torch_engine(house, on_torch):
+    prompt = words(2, LONG)
+    first, again, other = (house.all(seeded(f"{n}", prompt, 40, seed))[0] for n, seed in enumerate((0, 0, 1)))
+    assert first.ids == again.ids
+    assert first.ids != other.ids
+    house.check(prompt, first, drawn=True)
+    assert on_torch.all(seeded("torch", prompt, 40, 0))[0].ids == first.ids
+
+
+def test_where_a_thread_is_cut_into_requests_does_not_matter(house):
+    prompt = words(3, 50)
+    (whole,) = house.all(seeded("whole", prompt, 60, 5))
+    (head,) = house.all(seeded("head", prompt, 23, 5))
+    (tail,) = house.all(seeded("tail", prompt + head.ids, 37, 5, first_draw=23))
+    assert head.ids + tail.ids == whole.ids
+
+
+def test_many_seeded_children_at_once_are_drawn_as_on_the_torch_engine(house, on_torch):
+    prefix = words(4, 700)
+    requests = [
+        ask(f"{n}", prefix + words(n, n), 20 + n % 7, temperature=0.5 + n % 3, top_k=n % 2 * 9, top_p=1 - n % 4 / 10, seed=n)
+        for n in range(48)
+    ]  # fmt: skip
+    mixed = [ask("greedy", prefix, 30), ask("unseeded", prefix, 30, temperature=1.0)]
+    outputs = house.all(*requests, *mixed)
+    assert [output.ids for output in outputs[:-2]] == [output.ids for output in on_torch.all(*requests)]
+    house.check(prefix, outputs[-2])
+
+
+def test_a_seeded_draw_that_is_not_valid_fails_its_request_alone(house):
+    async def send():
+        params = SamplingParams(max_tokens=5, extra_args={"seeded_draw": '{"seed": "5"}'})
+        prompt = TokensPrompt(prompt_token_ids=[1, 2])
+        with pytest.raises(ValueError, match="SeededDraw"):
+            [output async for output in house.engine.llm.generate(prompt, params, "invalid")]
+
+    house.run(send())
+    house.check([1, 2], house.all(ask("after", [1, 2], 5))[0])
+
+
+def test_the_most_likely_tokens_are_those_of_transformers(house):
+    prompt = words(5, 30)
+    requests = (seeded(f"{top}", prompt, 25, top, logprobs=top, stream=top == 3) for top in (0, 1, 3, 20))
+    for top, output in zip((0, 1, 3, 20), house.all(*requests), strict=True):
+        house.check(prompt, output, drawn=True)
+        expected = house.reference(prompt + output.ids)[len(prompt) - 1 : -1].topk(max(top, 1))
+        if top == 0:
+            assert output.top_logprobs == []
+            continue
+        assert [list(found) for found in output.top_logprobs] == expected.indices.tolist()
+        given = torch.tensor([list(found.values()) for found in output.top_logprobs])
+        torch.testing.assert_close(given, expected.values, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens_from_old_and_new_weights_are_told_apart(house, folder, tmp_path, stream):
+    old, new = house.plain, other_weights(folder, house.plain, tmp_path)
+    prompt, deltas, first = words(6, 40), [], house.engine.policy_version
+
+    async def change():
+        begun = asyncio.Event()
+        watch = asyncio.create_task(house.engine.generate(ask("watch", [1], 2000, stream=True), lambda _: begun.set()))
+        task = asyncio.create_task(house.engine.generate(seeded("long", prompt, 900, 1, stream=stream), deltas.append))
+        await begun.wait()
+        await asyncio.sleep(0.2)
+        await house.engine.update_weights(str(tmp_path))
+        await house.engine.abort(["watch"])
+        await watch
+        return await task
+
+    output = house.run(change())
+    before = output.policy_versions.count(first)
+    assert 0 < before < 900
+    assert output.policy_versions == [first] * before + [first + 1] * (900 - before)
+    assert [delta.policy_version for delta in deltas for _ in delta.ids] == output.policy_versions
+    ids = torch.tensor(output.ids)[:, None]
+    given = torch.tensor(output.logprobs)
+    for plain, part in ((old, slice(before)), (new, slice(before, None))):
+        house.plain = plain
+        expected = house.reference(prompt + output.ids)[len(prompt) - 1 : -1].gather(1, ids)[:, 0]
+        torch.testing.assert_close(given[part], expected[part], atol=1e-4, rtol=0)
+    house.run(house.engine.update_weights(folder))
+    house.plain = old
+
+
+def test_an_aborted_request_returns_what_it_has(house):
     async def cut():
         seen = []
         started = asyncio.Event()
 
-        def on_tokens(ids):
-            seen.extend(ids)
+        def on_tokens(delta):
+            seen.extend(delta.ids)
             if len(seen) >= 5:
                 started.set()
 
-        ids = [10 + n % 20 for n in range(64)]
-        task = asyncio.create_task(
-            soup.engine.generate(request("cut", ids, 400, temperature=1.0, seed=1, live=True, stop=NEVER), on_tokens)
-        )
-        await asyncio.wait({task, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        await soup.engine.abort("cut")
+        task = asyncio.create_task(house.engine.generate(seeded("cut", words(7, 64), 2200, 1, stream=True), on_tokens))
+        await started.wait()
+        await house.engine.abort(["cut", "unknown"])
         return seen, await task
 
-    seen, decoded = soup.run(cut())
-    if decoded.reason == "abort":  # the model's own end may come first
-        assert 5 <= len(decoded.ids) < 400
-    assert decoded.ids == seen
-    assert len(decoded.logprobs) == len(decoded.ids)
-    assert soup.run(soup.engine.kv_is_free())
+    seen, output = house.run(cut())
+    assert output.finish_reason == "abort"
+    assert 5 <= len(output.ids) < 2200
+    assert output.ids == seen
+    house.check(words(7, 64), output, drawn=True)
 
 
-@pytest.mark.parametrize("ids", [[1 << 30], [10] * 600], ids=["no such token", "longer than the window"])
-def test_what_vllm_refuses_is_an_error_of_that_request(soup, ids):
-    with pytest.raises(EngineError, match="engine 'vllm' failed"):
-        soup.run(soup.engine.generate(request("refused", ids, 4)))
-    with pytest.raises(EngineError, match="engine 'vllm' failed"):
-        soup.run(soup.engine.score(ids))
-    assert soup.run(soup.engine.kv_is_free())
-
-
-def test_an_abort_before_the_request_reaches_vllm_is_not_lost(soup):
+def test_requests_that_are_aborted_as_they_begin_end_as_aborted(house):
     async def race():
-        ids = [10 + n % 20 for n in range(64)]
-        tasks = [
-            asyncio.create_task(soup.engine.generate(request(f"race {n}", ids, 400, temperature=1.0, seed=n)))
-            for n in range(20)
-        ]
+        names = [f"race {n}" for n in range(20)]
+        tasks = [asyncio.create_task(house.engine.generate(seeded(name, words(8, 64), 2200, 1))) for name in names]
         await asyncio.sleep(0)
-        for n in range(20):
-            await soup.engine.abort(f"race {n}")
+        await house.engine.abort(names)
         return await asyncio.gather(*tasks)
 
-    decoded = soup.run(race())
-    assert all(d.reason == "abort" or 0 in d.ids for d in decoded)
-    assert soup.run(soup.engine.kv_is_free())
+    assert {output.finish_reason for output in house.run(race())} == {"abort"}
 
 
-def test_a_cancelled_task_frees_its_kv(soup):
-    async def drop():
-        task = asyncio.create_task(soup.engine.generate(request("dropped", [10] * 64, 400, temperature=1.0, seed=2)))
+def test_a_request_that_never_ran_took_in_nothing(house):
+    async def abort():
+        await house.engine.llm.pause_generation(mode="keep", clear_cache=False)
+        task = asyncio.create_task(house.engine.generate(ask("waits", words(9, 64), 10)))
+        await asyncio.sleep(0.05)
+        await house.engine.abort(["waits"])
+        await house.engine.llm.resume_generation()
+        return await task
+
+    output = house.run(abort())
+    assert (output.finish_reason, output.ids) == ("abort", [])
+    assert (output.prefilled_tokens, output.cached_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["cancelled", "callback fails"])
+def test_a_request_that_is_left_frees_its_kv(house, fails):
+    def fail(delta):
+        raise OSError("disk full")
+
+    async def leave():
+        request = seeded("left", [10] * 64, 2200, 2, stream=True)
+        task = asyncio.create_task(house.engine.generate(request, fail if fails else None))
         await asyncio.sleep(0.05)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await asyncio.sleep(0.2)
-        return await soup.engine.kv_is_free()
+        (end,) = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(end, OSError if fails else asyncio.CancelledError)
+        for _ in range(20):  # 2,200 tokens would take longer
+            await asyncio.sleep(0.01)
+            if await house.engine.kv_is_free():
+                return True
+        return False
 
-    assert soup.run(drop())
+    assert house.run(leave())
+
+
+@pytest.mark.parametrize("ids", [[1 << 30], [10] * 3000], ids=["no such token", "longer than the window"])
+def test_what_vllm_refuses_is_an_error_of_that_request(house, ids):
+    with pytest.raises(EngineError, match="engine 'vllm' failed"):
+        house.run(house.engine.generate(ask("refused", ids, 4)))
+    with pytest.raises(EngineError, match="engine 'vllm' failed"):
+        house.run(house.engine.score(ids))
+
+
+def test_ids_of_running_requests_are_unique(house):
+    with pytest.raises(InputError, match="request with the id 'twice' is already running"):
+        house.all(ask("twice", [1], 5), ask("twice", [1], 5))
+
+
+def test_an_engine_that_died_names_the_cause_and_keeps_its_log(folder):
+    options = {"context": CONTEXT, "logits_processors": ["tests.failing_processor:FailingProcessor"]}
+    house = House(folder, VllmEngine.start(folder, **options))
+    log = house.engine._log
+    house.check([1, 2], house.all(ask("before", [1, 2], 5))[0])
+
+    async def die():
+        other = asyncio.create_task(house.engine.generate(ask("other", [1, 2], 2200)))
+        await asyncio.sleep(0.1)
+        fatal = house.engine.generate(ask("fatal", [1, 2], 5, temperature=1.0, top_k=FATAL))
+        return await asyncio.gather(fatal, other, return_exceptions=True)
+
+    said = f"engine 'vllm' died: RuntimeError: top_k is {FATAL} (log: {log})"
+    assert [(type(error), str(error)) for error in house.run(die())] == [(EngineError, said)] * 2
+    for call in (house.engine.score([1, 2]), house.engine.kv_is_free(), house.engine.update_weights(folder)):
+        with pytest.raises(EngineError, match="engine 'vllm' died: RuntimeError"):
+            house.run(call)
+    house.close()
+    assert FailingProcessor.__name__ in log.read_text() or "failing_processor" in log.read_text()
+    log.unlink()
+
+
+def test_closing_fails_what_runs_and_deletes_the_log(folder):
+    house = House(folder, VllmEngine.start(folder, context=CONTEXT))
+    log = Path(house.engine._log)
+
+    async def close():
+        tasks = [asyncio.create_task(house.engine.generate(ask(f"{n}", [1, 2], 2200))) for n in range(3)]
+        await asyncio.sleep(0.1)
+        await house.engine.close()
+        return await asyncio.gather(*tasks, house.engine.generate(ask("late", [1], 1)), return_exceptions=True)
+
+    assert log.exists()
+    assert [repr(end) for end in house.run(close())] == [repr(EngineError("engine 'vllm' was closed"))] * 4
+    house.close()
+    assert not log.exists()

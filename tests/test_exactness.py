@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from evals.grammars import FAMILIES, build
+from benchmarks.grammars import FAMILIES, build
 from parallel_reason import ParallelLLM
-from parallel_reason.check import BOUND, compare, load_reference
-from parallel_reason.countdown import held_out
 from parallel_reason.dialects import grafts
 from parallel_reason.errors import EngineError, InputError
+from parallel_reason.exactness import BOUND, compare, load_reference
+from parallel_reason.tasks.countdown import held_out
 from tests import letters
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
 from tests.house import scheduling_ahead
@@ -46,7 +46,7 @@ def test_the_torch_engine_is_exact(models, case, family):
     folder, reference = models(family, dialect_of(case))
     with ParallelLLM(folder, engine="torch", dialect=dialect_of(case)) as llm:
         traces = many(llm, case, 24)
-        assert llm.run(llm.engine.kv_is_free())
+        assert llm.kv_is_free()
     seen = seen_in(traces)
     assert seen["joined"] > 3
     assert seen["nested"] or not case.startswith(("spawn_join", "multiverse", "npr"))
@@ -76,7 +76,7 @@ def test_vllm_is_exact_when_it_grafts(models, dialects, family, compiled):
         llm = stack.enter_context(ParallelLLM(folder, dialect=dialects[0], compile=compiled or None))
         for case in (case for case in GRAFT if dialect_of(case) in dialects):
             traces = many(llm, case, 24)
-            assert llm.run(llm.engine.kv_is_free()), case
+            assert llm.kv_is_free(), case
             seen = seen_in(traces)
             assert seen["joined"] > 3, case
             assert seen["taken_back"], case
@@ -102,18 +102,17 @@ def test_a_vllm_that_was_not_tested_is_refused(tmp_path, monkeypatch, version):
         ParallelLLM(letters.build("Llama", tmp_path), dialect="multiverse", engine="vllm")
 
 
-class Off:
-    """An engine that is off by one thing for every child: a position, an interval of its mask, or a neighbour's KV."""
+class WrongEngine:
+    """An engine that is wrong by one thing for every child: a position, an interval of its mask, or another's KV."""
 
-    def __init__(self, engine, fault):
+    def __init__(self, engine, fault=""):
         self.engine, self.fault, self.neighbour = engine, fault, None
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
     async def generate(self, request, on_tokens=None):
-        _, _, label, _ = request.id.split("/")
-        if "." in label and request.held:
+        if "." in request.label and request.held:
             if self.fault == "position":
                 request = replace(request, positions=[place + 1 for place in request.positions])
             if self.fault == "interval":
@@ -128,45 +127,42 @@ class Off:
 
 
 @pytest.mark.parametrize("fault", ["position", "interval", "neighbour"])
-def test_an_engine_that_is_off_is_seen(models, fault):
+def test_an_engine_that_is_wrong_is_seen(models, fault):
     folder, reference = models("qwen3", "parallel_r1")
     with ParallelLLM(folder, engine="torch", dialect="parallel_r1") as llm:
-        llm.engine = Off(llm.engine, fault)
-        traces = many(llm, "parallel_r1, unseen", 24)
-        llm.engine = llm.engine.engine
+        traces = many(llm, "parallel_r1, unseen", 24, WrongEngine(llm.engine, fault))
     assert max(compare(reference, trace).largest for trace in traces) > 10 * BOUND
 
 
-class Poor(Off):
+class FullEngine(WrongEngine):
     """An engine that has no room for KV of children of children once they have ended."""
 
     async def generate(self, request, on_tokens=None):
-        _, _, label, _ = request.id.split("/")
-        if label.count(".") > 1 and request.max_tokens == 0:
-            raise EngineError(f"no room for {label}")
+        if request.label.count(".") > 1 and request.max_tokens == 0:
+            raise EngineError(f"no room for {request.label}")
         return await self.engine.generate(request, on_tokens)
 
 
 def test_threads_that_would_see_kv_that_was_never_computed_name_the_cause(models):
     folder, _ = models("qwen3", "multiverse")
     with ParallelLLM(folder, engine="torch", dialect="multiverse") as llm:
-        llm.engine = Poor(llm.engine, "memory")
-        traces = many(llm, "multiverse", 24)
-        llm.engine = llm.engine.engine
-        assert llm.run(llm.engine.kv_is_free())
-    failed = {thread.label: thread.why for trace in traces for thread in trace.threads if thread.status == "failed"}
+        traces = many(llm, "multiverse", 24, FullEngine(llm.engine))
+        assert llm.kv_is_free()
+    failed = {
+        thread.label: thread.stop_reason for trace in traces for thread in trace.threads if thread.status == "failed"
+    }
     assert failed["0.0"].startswith("no room for 0.0.")
     assert failed["0"].startswith("KV below thread 0.")
     assert "was never computed: no room for 0." in failed["0"]
 
 
 @pytest.mark.parametrize("fault", ["position", "interval"])
-def test_a_layout_that_is_off_is_seen(models, fault):
+def test_a_layout_that_is_wrong_is_seen(models, fault):
     folder, reference = models("qwen3", "multiverse")
     with ParallelLLM(folder, engine="torch", dialect="multiverse") as llm:
         traces = [trace for trace in many(llm, "multiverse", 24) if seen_in([trace])["joined"]]
     for trace in traces:
-        child = trace.root.forks[0].children[0]
+        child = trace.children(trace.root.forks[0])[0]
         if fault == "position":
             child.spans[0].shift += 1
         else:
@@ -184,8 +180,8 @@ def test_greedy_tokens_are_the_references_own_first_choice(countdown, reference)
 def test_score_equals_a_plain_forward(countdown):
     import torch
 
-    ids = countdown.generate(str(held_out(1)[0])).root.spans[0].ids * 3
+    ids = countdown.generate(str(held_out(1)[0]))[0].root.spans[0].ids * 3
     with torch.no_grad():
         logprobs = load_reference(countdown.engine.model)(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     wanted = logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
-    assert countdown.run(countdown.engine.score(ids)) == pytest.approx(wanted, abs=BOUND)
+    assert countdown.score(ids) == pytest.approx(wanted, abs=BOUND)

@@ -3,17 +3,16 @@ import tracemalloc
 import numpy as np
 from hypothesis import given, settings
 
-from parallel_reason.layout import layout
-from parallel_reason.trace import Fork, Span, Thread, Trace
+from parallel_reason.trace import Fork, Span, Thread, Trace, from_json, layout, tally
 from tests.strategies import depth_first, read, readings, traces
 
 
-def lineages(thread, above=()):
+def lineages(trace, thread, above=()):
     """Under each label, the ``(ancestor, fork)`` pairs through which the thread sees tokens that are not its own."""
     found = {thread.label: above}
     for fork in thread.forks:
-        for child in fork.children:
-            found |= lineages(child, ((thread.label, fork.at), *above) if fork.shares_prefix else ())
+        for child in trace.children(fork):
+            found |= lineages(trace, child, ((thread.label, fork.at), *above) if fork.shares_prefix else ())
     return found
 
 
@@ -29,8 +28,8 @@ WILD = traces(depth=3, wild=True)
 @settings(max_examples=150)
 @given(WILD)
 def test_under_every_join_rule_a_token_sees_and_stands_where_the_definition_says(trace):
-    row, readings_of = layout(trace), readings(trace.root)
-    tokens = list(depth_first(trace.root))
+    row, readings_of = layout(trace), readings(trace, trace.root)
+    tokens = list(depth_first(trace))
     where = {token: index for index, token in enumerate(tokens)}
     wanted = np.zeros((len(tokens), len(tokens)), dtype=bool)
     for index, token in enumerate(tokens):
@@ -57,14 +56,16 @@ def test_intervals_say_the_same_as_the_mask(trace):
 
 def chapters(join):
     """32,000 tokens in 200 threads: a root that forks 20 times, and goes on after every fork."""
-    spans, forks = [Span(ids=[1] * 1000, origin="prompt")], []
+    spans, forks, children = [Span(ids=[1] * 1000, origin="prompt")], [], []
     for chapter in range(20):
-        labels = [f"0.{10 * chapter + k}" for k in range(10)]
-        texts = [[Span(ids=[2], origin="injected"), Span(ids=[3] * 149, origin="sampled")] for _ in labels]
-        children = [Thread(label=below, parent="0", spans=text) for below, text in zip(labels, texts, strict=True)]
-        forks.append(Fork(at=len(spans), join=join, children=children))
+        numbers = range(10 * chapter, 10 * chapter + 10)
+        for number in numbers:
+            text = [Span(ids=[2], origin="injected"), Span(ids=[3] * 149, origin="sampled")]
+            children.append(Thread(label=f"0.{number}", parent=0, spans=text, status="finished"))
+        forks.append(Fork(at=len(spans), join_rule=join, children=[1 + number for number in numbers]))
         spans += [Span(ids=[4] * 2, origin="injected"), Span(ids=[5] * 48, origin="sampled")]
-    return Trace(dialect="d", model="m", prompt="p", root=Thread(label="0", spans=spans, forks=forks))
+    root = Thread(label="0", spans=spans, forks=forks, status="finished")
+    return Trace(dialect="d", model="m", prompt="p", threads=[root, *children])
 
 
 def test_a_long_trace_of_many_threads_takes_little_memory():
@@ -83,7 +84,7 @@ def test_a_long_trace_of_many_threads_takes_little_memory():
 
 @given(WILD)
 def test_every_token_is_laid_out_once_depth_first(trace):
-    row, tokens = layout(trace), list(depth_first(trace.root))
+    row, tokens = layout(trace), list(depth_first(trace))
     assert row.ids.tolist() == [token.id for token in tokens]
     assert row.sampled.tolist() == [token.origin == "sampled" for token in tokens]
     assert len(set(tokens)) == sum(len(span.ids) for thread in trace.threads for span in thread.spans)
@@ -94,14 +95,14 @@ def test_logprobs_are_the_engines_and_nan_where_it_gave_none(trace):
     spans = {(thread.label, place): span for thread in trace.threads for place, span in enumerate(thread.spans)}
     wanted = [
         spans[token.owner, token.span].logprobs[token.place] if spans[token.owner, token.span].logprobs else np.nan
-        for token in depth_first(trace.root)
+        for token in depth_first(trace)
     ]
     np.testing.assert_array_equal(layout(trace).logprobs, np.array(wanted, dtype=float))
 
 
 @given(traces())
 def test_a_token_sees_its_threads_earlier_tokens_and_its_ancestors_up_to_the_fork(trace):
-    tokens, lineage = list(depth_first(trace.root)), lineages(trace.root)
+    tokens, lineage = list(depth_first(trace)), lineages(trace, trace.root)
     wanted = [[sees(one, other, lineage) for other in tokens] for one in tokens]
     assert layout(trace).mask().tolist() == wanted
 
@@ -119,8 +120,8 @@ def test_positions_count_the_tokens_seen_before_and_previous_is_the_newest_of_th
 def test_every_thread_cut_out_by_its_mask_is_the_plain_text_it_saw(trace):
     row = layout(trace)
     mask = row.mask()
-    where = {token: index for index, token in enumerate(depth_first(trace.root))}
-    for thread, text in read(trace.root):
+    where = {token: index for index, token in enumerate(depth_first(trace))}
+    for thread, text in read(trace, trace.root):
         for length, token in enumerate(text, start=1):
             if token.owner == thread.label:
                 seen = mask[where[token]].nonzero()[0]
@@ -131,7 +132,7 @@ def test_every_thread_cut_out_by_its_mask_is_the_plain_text_it_saw(trace):
 
 @given(WILD)
 def test_segments_are_the_whole_row_in_order_each_of_one_thread(trace):
-    row, tokens = layout(trace), list(depth_first(trace.root))
+    row, tokens = layout(trace), list(depth_first(trace))
     labels = [thread.label for thread in trace.threads]
     owners = [labels[segment.thread] for segment in row.segments for _ in range(segment.start, segment.stop)]
     assert owners == [token.owner for token in tokens]
@@ -139,6 +140,34 @@ def test_segments_are_the_whole_row_in_order_each_of_one_thread(trace):
 
 
 def test_a_trace_without_tokens_has_an_empty_row():
-    row = layout(Trace(dialect="d", model="m", prompt="", root=Thread(label="0")))
+    row = layout(Trace(dialect="d", model="m", prompt="", threads=[Thread(label="0", status="finished")]))
     assert row.mask().shape == (0, 0)
     assert len(row.ids) == len(row.positions) == len(row.previous) == 0
+
+
+def nested(depth):
+    """A chain of threads, each the only child of the one before."""
+    threads = []
+    for level in range(depth + 1):
+        forks = [Fork(at=1, join_rule="graft", children=[level + 1])] if level < depth else []
+        spans = [Span(ids=[level], origin="sampled"), Span(ids=[7], origin="sampled")]
+        label = ".".join(["0"] * (level + 1))
+        threads.append(
+            Thread(label=label, parent=level - 1 if level else None, spans=spans, forks=forks, status="finished")
+        )
+    return Trace(dialect="d", model="m", prompt="", threads=threads)
+
+
+def test_depth_is_bounded_by_memory_alone():
+    trace = nested(1000)
+    row = layout(trace)
+    assert row.positions.tolist() == list(range(2002))
+    assert row.longest_context == 2002
+    assert from_json(trace.to_json()) == trace
+    assert tally(trace.threads).critical_path_tokens == 2002
+
+
+@given(WILD)
+def test_the_longest_context_is_the_most_that_a_token_sees(trace):
+    row = layout(trace)
+    assert row.longest_context == (row.mask().sum(axis=1).max() if len(row.ids) else 0)

@@ -1,62 +1,90 @@
 from itertools import chain, product
 
+import pytest
 from hypothesis import given
 
-from parallel_reason.ledger import critical_path, tally
-from parallel_reason.trace import Fork, Span, Thread
-from tests.strategies import depth_first, threads
+from parallel_reason.trace import Fork, Ledger, Span, Thread, aggregate, tally
+from parallel_reason.trace.ledger import critical_paths
+from tests.strategies import depth_first, traces
 
 
-def chains(thread):
+def chains(trace, thread):
     """Every way down the tree: the thread itself and, for each of its forks, one chain through one of its children."""
-    below = [list(chain.from_iterable(map(chains, fork.children))) or [[]] for fork in thread.forks]
+    below = []
+    for fork in thread.forks:
+        below.append([one for child in trace.children(fork) for one in chains(trace, child)] or [[]])
     for choice in product(*below):
         yield [thread, *chain.from_iterable(choice)]
 
 
 def sampled(thread):
-    return sum(token.owner == thread.label and token.origin == "sampled" for token in depth_first(thread))
+    return sum(len(span.ids) for span in thread.spans if span.origin == "sampled")
 
 
-@given(threads())
-def test_the_critical_path_is_the_longest_of_all_chains(root):
-    assert critical_path(root) == max(sum(map(sampled, one)) for one in chains(root))
+@given(traces())
+def test_the_critical_path_is_the_longest_of_all_chains(trace):
+    paths = critical_paths(trace.threads)
+    for thread, path in zip(trace.threads, paths, strict=True):
+        assert path == max(sum(map(sampled, one)) for one in chains(trace, thread))
+
+
+def wrote(label, tokens, parent=None, forks=()):
+    spans = [Span(ids=[1] * 3, origin="injected"), Span(ids=[2] * tokens, origin="sampled")]
+    return Thread(label=label, parent=parent, spans=spans, forks=list(forks), status="finished")
+
+
+def fork(*children, waited=True):
+    return Fork(at=2, join_rule="message", children=list(children), waited=waited)
 
 
 def test_a_fork_counts_its_longest_child_and_forks_in_a_row_add_up():
-    def wrote(label, tokens, *forks):
-        spans = [Span(ids=[1] * 3, origin="injected"), Span(ids=[2] * tokens, origin="sampled")]
-        forks = [Fork(at=2, join="message", children=list(children)) for children in forks]
-        return Thread(label=label, parent=label.rpartition(".")[0] or None, spans=spans, forks=forks)
-
-    deep = wrote("0.1", 1, (wrote("0.1.0", 9), wrote("0.1.1", 4)))
-    root = wrote("0", 5, (wrote("0.0", 8), deep), (wrote("0.2", 2), wrote("0.3", 7)))
-    assert critical_path(root) == 5 + (1 + 9) + 7
-    assert tally(root).acceleration == 36 / 22
+    threads = [
+        wrote("0", 5, forks=[fork(1, 2), fork(5, 6)]),
+        wrote("0.0", 8, 0), wrote("0.1", 1, 0, [fork(3, 4)]), wrote("0.1.0", 9, 2), wrote("0.1.1", 4, 2),
+        wrote("0.2", 2, 0), wrote("0.3", 7, 0),
+    ]  # fmt: skip
+    assert critical_paths(threads) == [5 + (1 + 9) + 7, 8, 1 + 9, 9, 4, 2, 7]
+    assert tally(threads).acceleration == 36 / 22
 
 
-@given(threads(depth=0))
-def test_without_a_fork_nothing_is_accelerated(root):
-    assert tally(root).acceleration == 1.0
+def test_a_fork_that_its_parent_did_not_wait_for_is_not_on_its_critical_path():
+    threads = [wrote("0", 5, forks=[fork(1, waited=False)]), wrote("0.0", 8, 0)]
+    assert critical_paths(threads) == [5, 8]
 
 
-@given(threads(detailed=True))
-def test_tally_equals_naive_counts(root):
-    tokens = list(depth_first(root))
-    every, waiting = [], [root]
-    while waiting:
-        every.append(waiting.pop())
-        waiting += [child for fork in every[-1].forks for child in fork.children]
-    ledger = tally(root, 2.5, 0.5, 7)
+@given(traces(depth=0))
+def test_without_a_fork_nothing_is_accelerated(trace):
+    assert tally(trace.threads).acceleration == 1.0
+
+
+@given(traces(detailed=True))
+def test_tally_equals_naive_counts(trace):
+    tokens = list(depth_first(trace))
+    ledger = tally(trace.threads, 2.5, 0.5, 7)
     for origin in ("sampled", "injected", "prompt"):
         assert getattr(ledger, f"{origin}_tokens") == [token.origin for token in tokens].count(origin)
     for name in ("prefilled_tokens", "cached_tokens", "recomputed_tokens"):
-        assert getattr(ledger, name) == sum(getattr(thread, name) for thread in every)
-    assert ledger.threads == len({thread.label for thread in every})
-    assert ledger.forks == sum(len(thread.forks) for thread in every)
-    assert ledger.malformed_forks == sum(len(thread.malformed) for thread in every)
-    assert ledger.failed_threads == len([thread for thread in every if thread.status == "failed"])
+        counts = [getattr(thread, name) for thread in trace.threads]
+        assert getattr(ledger, name) == (None if None in counts else sum(counts))
+    assert ledger.threads == len({thread.label for thread in trace.threads})
+    assert ledger.forks == sum(len(thread.forks) for thread in trace.threads)
+    assert ledger.malformed_forks == sum(len(thread.malformed) for thread in trace.threads)
+    assert ledger.failed_threads == len([thread for thread in trace.threads if thread.status == "failed"])
     assert (ledger.wall_s, ledger.first_token_s, ledger.kv_blocks) == (2.5, 0.5, 7)
-    longest = max(sum(map(sampled, one)) for one in chains(root))
+    longest = max(sum(map(sampled, one)) for one in chains(trace, trace.root))
     assert ledger.acceleration == (ledger.sampled_tokens / longest if longest else 1.0)
     assert ledger.acceleration >= 1.0
+
+
+def test_traces_together_have_both_accelerations():
+    """Two traces whose ratios are 4 and 1: the mean is 2.5, and the long one decides the ratio of sums."""
+    short = Ledger(sampled_tokens=40, critical_path_tokens=10, acceleration=4.0, forks=1, prefilled_tokens=10)
+    long = Ledger(sampled_tokens=960, critical_path_tokens=960, prefilled_tokens=30, cached_tokens=20)
+    both = aggregate([short, long])
+    assert both.mean_acceleration == 2.5
+    assert both.acceleration_of_sums == pytest.approx(1000 / 970)
+    assert (both.traces, both.forked, both.malformed, both.cached_share) == (2, 1, 0, 0.5)
+    unknown = aggregate([short, Ledger(cached_tokens=None)])
+    assert (unknown.cached_tokens, unknown.cached_share, unknown.prefilled_tokens) == (None, None, 10)
+    assert aggregate([]).acceleration_of_sums == 1.0
+

@@ -8,21 +8,24 @@ import time
 import pytest
 
 import parallel_reason
-from parallel_reason import Limits, ParallelLLM, SamplingParams, Trace
-from parallel_reason.countdown import held_out, solves
+from parallel_reason import Limits, ParallelLLM, SamplingParams
+from parallel_reason.tasks.countdown import held_out, solves
 from parallel_reason.errors import EngineError, InputError, ModelError
-from parallel_reason.events import Ended, Finished, Joined, Spawned, Tokens
+from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled, TraceFinished
 
 PROBLEMS = held_out(12)
 
 
-def test_one_prompt_gives_a_trace_and_a_list_gives_a_list_in_order(countdown):
-    trace = countdown.generate(str(PROBLEMS[0]))
-    assert isinstance(trace, Trace)
-    assert trace.answer == trace.root.text.rpartition("</join>")[2] or trace.text.endswith(trace.answer)
+def test_every_call_gives_a_list_of_traces_in_order(countdown):
+    [trace] = countdown.generate(str(PROBLEMS[0]))
+    assert trace.text.endswith(trace.answer)
     traces = countdown.generate([str(problem) for problem in PROBLEMS])
     assert [t.prompt for t in traces] == [str(problem) for problem in PROBLEMS]
-    assert traces[0].root.spans == trace.root.spans
+    assert [t.prompt_index for t in traces] == list(range(len(PROBLEMS)))
+    assert traces[0].text == trace.text
+    assert [t.text for t in countdown.generate(tuple(str(problem) for problem in PROBLEMS[:2]))] == [
+        t.text for t in traces[:2]
+    ]
 
 
 def test_n_samples_come_prompt_by_prompt_and_repeat_with_their_seed(countdown):
@@ -30,21 +33,25 @@ def test_n_samples_come_prompt_by_prompt_and_repeat_with_their_seed(countdown):
     sampling = SamplingParams(temperature=1.0, n=3, seed=0)
     traces = countdown.generate(prompts, sampling)
     assert [t.prompt for t in traces] == [prompts[0]] * 3 + [prompts[1]] * 3
-    assert len({t.root.text for t in traces}) > 2
+    assert [(t.prompt_index, t.sample) for t in traces] == [(p, s) for p in range(2) for s in range(3)]
+    assert len({t.text for t in traces}) > 2
+    assert len({t.group for t in traces}) == 2
     assert [t.text for t in countdown.generate(prompts, sampling)] == [t.text for t in traces]
 
 
 def test_token_ids_and_text_are_the_same_prompt(countdown):
     text = str(PROBLEMS[0])
     ids = countdown.engine.tokenizer.encode(text)
-    assert countdown.generate(ids).root.spans == countdown.generate(text).root.spans
+    [by_ids], [by_text] = countdown.generate(ids), countdown.generate(text)
+    assert by_ids.text == by_text.text
     assert countdown.generate([ids, text])[0].prompt == text
 
 
 def test_chat_messages_go_through_the_models_own_template(soup):
-    trace = soup.generate([{"role": "user", "content": "acd"}], limits=Limits(tokens=5))
+    [trace] = soup.generate([{"role": "user", "content": "acd"}], limits=Limits(tokens=5))
     assert trace.prompt == "acdb"
-    assert trace.root.spans[0].ids == soup.engine.tokenizer.encode("acdb")
+    assert trace.messages == [{"role": "user", "content": "acd"}]
+    assert trace.prompt_ids == trace.root.spans[0].ids == soup.engine.tokenizer.encode("acdb")
 
 
 @pytest.mark.parametrize(
@@ -71,17 +78,15 @@ def test_a_prompt_that_cannot_be_used_is_named(countdown, prompt, says):
 def test_one_bad_prompt_starts_no_trace(countdown):
     finished = []
     with pytest.raises(InputError):
-        countdown.generate([str(PROBLEMS[0]), ""], on_trace=lambda index, trace: finished.append(trace))
+        countdown.generate([str(PROBLEMS[0]), ""], on_trace=finished.append)
     assert finished == []
-    assert countdown.run(countdown.engine.kv_is_free())
+    assert countdown.kv_is_free()
 
 
 def test_traces_are_reported_as_they_finish(countdown):
-    finished = {}
-    traces = countdown.generate(
-        [str(p) for p in PROBLEMS], on_trace=lambda index, trace: finished.update({index: trace})
-    )
-    assert [finished[index] for index in range(len(PROBLEMS))] == traces
+    finished = []
+    traces = countdown.generate([str(p) for p in PROBLEMS], on_trace=finished.append)
+    assert sorted(finished, key=lambda trace: trace.prompt_index) == traces
 
 
 def test_a_stream_is_enough_to_draw_the_run(countdown):
@@ -90,27 +95,43 @@ def test_a_stream_is_enough_to_draw_the_run(countdown):
 
     events = asyncio.run(collect())
     trace = events[-1].trace
-    assert isinstance(events[-1], Finished)
-    assert {e.label for e in events if isinstance(e, Spawned)} == {t.label for t in trace.threads}
-    assert {e.label: e.status for e in events if isinstance(e, Ended)} == {t.label: t.status for t in trace.threads}
-    assert sum(isinstance(e, Joined) for e in events) == trace.ledger.forks
+    assert isinstance(events[-1], TraceFinished)
+    assert {e.label for e in events if isinstance(e, ThreadStarted)} == {t.label for t in trace.threads}
+    assert {e.label: e.status for e in events if isinstance(e, ThreadEnded)} == {t.label: t.status for t in trace.threads}
+    assert sum(isinstance(e, ForkJoined) for e in events) == trace.ledger.forks
     for thread in trace.threads:
-        pieces = [e for e in events if isinstance(e, Tokens) and e.label == thread.label]
+        pieces = [e for e in events if isinstance(e, TokensSampled) and e.label == thread.label]
         sampled = [token for span in thread.spans if span.origin == "sampled" for token in span.ids]
         assert [token for piece in pieces for token in piece.ids] == sampled
         assert len(pieces) > len(sampled) / 3
-    assert trace.root.spans == countdown.generate(str(PROBLEMS[0])).root.spans
+    assert trace.text == countdown.generate(str(PROBLEMS[0]))[0].text
 
 
 def test_leaving_a_stream_early_cancels_the_run(countdown):
+    """The engine is asked how many tokens it gave: a run that simply finishes gives as many as a whole one."""
+    given = 0
+    generate = countdown.engine.generate
+
+    async def counted(request, on_tokens=None):
+        nonlocal given
+        output = await generate(request, on_tokens)
+        given += len(output.ids)
+        return output
+
     async def leave():
         async for event in countdown.stream(str(PROBLEMS[0])):
-            if isinstance(event, Tokens):
+            if isinstance(event, TokensSampled):
                 break
-        await asyncio.sleep(0.5)
 
-    asyncio.run(leave())
-    assert countdown.run(countdown.engine.kv_is_free())
+    [whole] = countdown.generate(str(PROBLEMS[0]))
+    countdown.engine.generate = counted
+    try:
+        asyncio.run(leave())
+        time.sleep(3)
+    finally:
+        del countdown.engine.generate
+    assert given < whole.ledger.sampled_tokens / 4
+    assert countdown.kv_is_free()
 
 
 def test_a_stream_of_a_bad_prompt_raises(countdown):
@@ -126,8 +147,8 @@ def test_the_async_twin_runs_beside_other_work(countdown):
     async def both():
         return await asyncio.gather(countdown.agenerate(str(PROBLEMS[0])), countdown.agenerate([str(PROBLEMS[1])]))
 
-    one, many = asyncio.run(both())
-    assert (one.prompt, many[0].prompt) == (str(PROBLEMS[0]), str(PROBLEMS[1]))
+    [one], [other] = asyncio.run(both())
+    assert (one.prompt, other.prompt) == (str(PROBLEMS[0]), str(PROBLEMS[1]))
 
 
 def test_the_embedded_model_solves_problems_it_has_never_seen(countdown):
@@ -164,7 +185,7 @@ def test_importing_the_package_imports_no_engine():
 SCRIPT = """
 import parallel_reason  # a script without a __main__ guard
 llm = parallel_reason.ParallelLLM()  # and that does not close it
-print("ANSWER", llm.generate({prompt!r}).answer, flush=True)
+print("ANSWER", llm.generate({prompt!r})[0].answer, flush=True)
 input()
 """
 
@@ -201,7 +222,7 @@ def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model
         newest = max(mine, key=lambda process: process.create_time())
         killed = []
 
-        def kill(index, trace):
+        def kill(trace):
             if not killed:
                 killed.append(trace)
                 newest.kill()
@@ -210,9 +231,9 @@ def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model
         traces = doomed.generate("abc", sampling, Limits(depth=2), on_trace=kill)
         failed = [trace for trace in traces if trace.status == "failed"]
         assert failed
-        assert all("engine 'vllm'" in trace.why for trace in failed)
+        assert all("engine 'vllm'" in trace.stop_reason for trace in failed)
         assert traces.count(killed[0]) >= 1
-        assert countdown.generate(str(PROBLEMS[0])).status == "finished"
+        assert countdown.generate(str(PROBLEMS[0]))[0].status == "finished"
 
 
 def test_a_model_without_the_control_tokens_is_refused(soup_model, tmp_path):

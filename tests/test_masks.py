@@ -4,9 +4,8 @@ import torch
 from hypothesis import given, settings
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 
-from parallel_reason.layout import layout
-from parallel_reason.masks import dense, flex
-from parallel_reason.trace import Fork, Span, Thread, Trace
+from parallel_reason.trace import Fork, Span, Thread, Trace, layout
+from parallel_reason.trace.masks import dense, flex
 from tests.strategies import traces
 
 BLOCK = 4
@@ -41,11 +40,13 @@ def test_both_masks_show_what_the_layout_shows(trace):
 
 def test_flex_attention_over_the_block_mask_is_sdpa_over_the_dense_one():
     children = [
-        Thread(label=f"0.{k}", parent="0", spans=[Span(ids=[k] * (90 + 40 * k), origin="sampled")]) for k in range(4)
+        Thread(label=f"0.{k}", parent=0, spans=[Span(ids=[k] * (90 + 40 * k), origin="sampled")], status="finished")
+        for k in range(4)
     ]
     spans = [Span(ids=[1] * 150, origin="prompt"), Span(ids=[2] * 70, origin="injected")]
-    root = Thread(label="0", spans=spans, forks=[Fork(at=1, join="graft", children=children)])
-    row = layout(Trace(dialect="d", model="m", prompt="", root=root))
+    fork = Fork(at=1, join_rule="graft", children=[1, 2, 3, 4])
+    root = Thread(label="0", spans=spans, forks=[fork], status="finished")
+    row = layout(Trace(dialect="d", model="m", prompt="", threads=[root, *children]))
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, len(row.ids), 32)
     blocks = flex(row)

@@ -2,24 +2,22 @@
 
 import asyncio
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from evals.grammars import build
-from parallel_reason import Limits, ParallelLLM, SamplingParams
-from parallel_reason.check import BOUND, compare, load_reference
-from parallel_reason.controller import Run
-from parallel_reason.dialects import SpawnJoin
-from parallel_reason.dialects.base import Stops
-from parallel_reason.engines import openai
-from parallel_reason.engines.base import Decode
-from parallel_reason.engines.openai_wire import INTERVAL
+from benchmarks.grammars import PROMPTS, build
+from parallel_reason import ParallelLLM, SamplingParams
+from parallel_reason.engines.base import EngineRequest
+from parallel_reason.engines.openai import engine as openai
+from parallel_reason.engines.openai.bodies import INTERVAL
 from parallel_reason.errors import EngineError, InputError, ModelError
-from parallel_reason.events import Tokens
-from tests.cases import NO_GRAFT, WILD, many, seen_in
-from tests.servers import EVENTS, LONG, MODELS, SLOW, Proxy, Serve, Watched, behind, chunk, other
+from parallel_reason.exactness import BOUND, compare, load_reference
+from parallel_reason.runtime.events import TokensSampled, TraceFinished
+from tests.cases import CASES, NO_GRAFT, WILD, seen_in
+from tests.fake_server import connected
+from tests.servers import LONG, SLOW, Proxy, Serve, Watched, behind
 
 DIALECTS = ["spawn_join", "apr", "threadweaver", "parallel_r1"]
 DRAWN = SamplingParams(temperature=1.0, seed=3)
@@ -53,15 +51,17 @@ def server(servers):
 
 
 @pytest.fixture(scope="module")
-def llm(folder, server):
-    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
-        yield llm
+def fast(folder, server):
+    """An engine on the first server, and what runs a coroutine."""
+    with connected(folder, base_url=server.url) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
 def slow(folder, servers):
-    with ParallelLLM(folder, engine="openai", base_url=servers[1].url) as llm:
-        yield llm
+    """The same on the second."""
+    with connected(folder, base_url=servers[1].url) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
@@ -69,214 +69,262 @@ def plain(folder):
     return load_reference(folder)
 
 
-def request(name, ids, tokens, *, temperature=0.0, seed=None, live=False, stop=()):
-    return Decode(name, ids, tokens, frozenset(stop), SamplingParams(temperature=temperature), seed=seed, live=live)
+def request(name, ids, tokens, *, temperature=0.0, logprobs=0, stop=(), **options):
+    sampling = SamplingParams(temperature=temperature, logprobs=logprobs)
+    return EngineRequest(name, ids, tokens, sampling, frozenset(stop), **options)
 
 
-def words(llm, text):
-    return llm.engine.tokenizer.encode(text)
+def encode(engine, text):
+    return engine.tokenizer.encode(text)
 
 
-def long(slow, name, live=False):
+def long(engine, name, **options):
     """A request that only its bound ends, with `endless`; it is cut short long before."""
-    return request(name, words(slow, "ab" * 16), LONG, live=live)
+    return request(name, encode(engine, "ab" * 16), LONG, **options)
 
 
 @pytest.fixture
 def endless(monkeypatch):
     """Servers are asked to go on after the model's own end of text."""
-    decoding = openai.decoding
-    monkeypatch.setattr(openai, "decoding", lambda request, model: decoding(request, model) | {"ignore_eos": True})
+    body = openai.decoding_body
+    monkeypatch.setattr(openai, "decoding_body", lambda *of, **options: body(*of, **options) | {"ignore_eos": True})
+
+
+def traces_of(llm, count, prompt="ab"):
+    """Traces that run at once, so that forks of one meet the batches and the cache of the others."""
+    return llm.generate(prompt, DRAWN.model_copy(update={"n": count}), WILD)
 
 
 @pytest.mark.parametrize("case", NO_GRAFT)
-def test_log_probs_are_exact(llm, plain, monkeypatch, case):
+def test_log_probs_are_exact(folder, server, plain, monkeypatch, case):
     monkeypatch.setattr(openai, "FREED_S", 60)
-    traces = many(llm, case, 96)
+    dialect = case.split(",")[0]
+    options = {"dialect": dialect, "dialect_options": CASES[case]}
+    with ParallelLLM(folder, engine="openai", base_url=server.url, **options) as llm:
+        traces = traces_of(llm, 96, PROMPTS.get(dialect, "ab"))
+        assert llm.kv_is_free()
     assert seen_in(traces)["joined"]
     assert max(compare(plain, trace).largest for trace in traces) < BOUND
-    assert sum(trace.ledger.cached_tokens for trace in traces) > 0
-    assert llm.run(llm.engine.kv_is_free())
+    counts = [trace.ledger.cached_tokens for trace in traces if trace.ledger.cached_tokens is not None]
+    assert sum(counts) > 0
 
 
-def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, endless):
-    traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
+def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(folder, server, plain, endless):
+    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
+        traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
     for compared in (compare(plain, trace) for trace in traces):
         assert (compared.best == compared.ids).all()
 
 
-def test_children_hit_every_full_block_of_their_parents_prefix(llm):
-    prefix = words(llm, "abcdefghij" * 13)
+def test_top_log_probs_are_those_of_a_plain_forward(fast, plain, endless):
+    engine, run = fast
+    ids = encode(engine, "abxyab")
+    output = run(engine.generate(request("top", ids, 20, temperature=1.0, logprobs=4)))
+    with torch.no_grad():
+        every = plain(torch.tensor([ids + output.ids])).logits[0, len(ids) - 1 : -1].log_softmax(-1)
+    for top, row in zip(output.top_logprobs, every, strict=True):
+        values, tokens = row.topk(4)
+        assert list(top) == tokens.tolist()
+        assert list(top.values()) == pytest.approx(values.tolist(), abs=BOUND)
+    assert any(token not in top for token, top in zip(output.ids, output.top_logprobs, strict=True))
+
+
+def test_children_hit_every_full_block_of_their_parents_prefix(fast):
+    engine, run = fast
+    prefix = encode(engine, "abcdefghij" * 13)
 
     async def fork():
-        parent = await llm.engine.generate(request("hit/0/0/0", prefix, 8, stop=[0]))
+        parent = await engine.generate(request("parent", prefix, 8, stop=[0]))
         seen = prefix + parent.ids
-        children = [request(f"hit/0/0.{n}/{n}", [*seen, *words(llm, "klmnopqr"[n])], 4) for n in range(8)]
-        return seen, await asyncio.gather(*map(llm.engine.generate, children))
+        children = [request(f"child {n}", [*seen, *encode(engine, "klmnopqr"[n])], 4) for n in range(8)]
+        return seen, await asyncio.gather(*map(engine.generate, children))
 
-    seen, children = llm.run(fork())
+    seen, children = run(fork())
     assert {child.cached_tokens for child in children} == {len(seen) // 32 * 32}
+    assert {child.prefilled_tokens for child in children} == {len(seen) + 1}
 
 
-def test_the_whole_window_can_be_used(llm, endless):
-    ids = words(llm, "ab" * (llm.engine.context // 2 - 8))
-    decoded = llm.run(llm.engine.generate(request("window", ids, 16)))
-    assert (decoded.reason, len(ids) + len(decoded.ids)) == ("length", llm.engine.context)
+def test_the_whole_window_can_be_used(fast, endless):
+    engine, run = fast
+    ids = encode(engine, "ab" * (engine.context // 2 - 8))
+    output = run(engine.generate(request("window", ids, 16)))
+    assert (output.finish_reason, len(ids) + len(output.ids)) == ("length", engine.context)
 
 
-def test_a_seed_repeats_and_another_does_not(llm):
-    draws = [request(f"seed {n}", words(llm, "ab"), 40, temperature=1.0, seed=seed) for n, seed in enumerate((5, 5, 6))]
-    first, again, other = (llm.run(llm.engine.generate(draw)).ids for draw in draws)
+def test_a_seed_repeats_and_another_does_not(fast):
+    engine, run = fast
+    ids = encode(engine, "ab")
+    draws = [request(f"seed {n}", ids, 40, temperature=1.0, seed=seed) for n, seed in enumerate((5, 5, 6))]
+    first, again, other = (run(engine.generate(draw)).ids for draw in draws)
     assert first == again != other
 
 
-def test_score_equals_a_plain_forward(llm, plain):
-    import torch
-
-    ids = words(llm, "abxyab\nsab:oa12b<spawn>xy<sep>ab" * 30)
+def test_score_equals_a_plain_forward(fast, plain):
+    engine, run = fast
+    ids = encode(engine, "abxyab\nsab:oa12b<spawn>xy<sep>ab" * 30)
     with torch.no_grad():
         logprobs = plain(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     wanted = logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
-    assert llm.run(llm.engine.score(ids)) == pytest.approx(wanted, abs=BOUND)
-    assert llm.run(llm.engine.score(ids[:1])) == []
+    assert run(engine.score(ids)) == pytest.approx(wanted, abs=BOUND)
+    assert run(engine.score(ids[:1])) == []
 
 
 def test_an_abort_keeps_what_came_and_reaches_the_server(slow, servers, endless):
+    engine, run = slow
     watched = Watched(servers[1])
 
     async def cut():
         seen = [[] for _ in range(4)]
-        calls = [slow.engine.generate(long(slow, f"cut {n}", live=True), seen[n].extend) for n in range(4)]
-        runs = list(map(asyncio.create_task, calls))
+        names = [f"cut {n}" for n in range(4)]
+        runs = [
+            asyncio.create_task(
+                engine.generate(long(engine, name, stream=True), lambda delta, ids=ids: ids.extend(delta.ids))
+            )
+            for name, ids in zip(names, seen, strict=True)
+        ]
         assert await watched.running(4)
         while not all(seen) and not any(run.done() for run in runs):
             await asyncio.sleep(0.01)
-        for n in range(4):
-            await slow.engine.abort(f"cut {n}")
-            await slow.engine.abort(f"cut {n}")
-        decoded = await asyncio.gather(*runs)
+        await engine.abort(names)
+        await engine.abort(names)
+        outputs = await asyncio.gather(*runs)
         assert await watched.ended(4)
-        return seen, decoded
+        return seen, outputs
 
-    seen, decoded = slow.run(cut())
-    assert {d.reason for d in decoded} == {"abort"}
-    assert seen == [d.ids for d in decoded]
-    assert all(0 < len(d.logprobs) == len(d.ids) < LONG for d in decoded)
-    assert slow.run(slow.engine.kv_is_free())
+    seen, outputs = run(cut())
+    assert {output.finish_reason for output in outputs} == {"abort"}
+    assert seen == [output.ids for output in outputs]
+    assert all(0 < len(output.logprobs) == len(output.ids) < LONG for output in outputs)
+    assert run(engine.kv_is_free())
 
 
 def test_an_abort_before_the_request_is_sent_is_not_lost(slow, servers, endless):
+    engine, run = slow
     watched = Watched(servers[1])
 
     async def race():
-        runs = [asyncio.create_task(slow.engine.generate(long(slow, f"race {n}"))) for n in range(20)]
+        names = [f"race {n}" for n in range(20)]
+        runs = [asyncio.create_task(engine.generate(long(engine, name))) for name in names]
         await asyncio.sleep(0)
-        for n in range(20):
-            await slow.engine.abort(f"race {n}")
-        assert {decoded.reason for decoded in await asyncio.gather(*runs)} == {"abort"}
+        await engine.abort(names)
+        outputs = await asyncio.gather(*runs)
+        assert {(output.finish_reason, output.prefilled_tokens) for output in outputs} == {("abort", 0)}
         assert await watched.ended(20)
 
-    slow.run(race())
+    run(race())
 
 
 def test_a_cancelled_task_reaches_the_server(slow, servers, endless):
+    engine, run = slow
     watched = Watched(servers[1])
 
     async def drop():
-        task = asyncio.create_task(slow.engine.generate(long(slow, "dropped")))
+        task = asyncio.create_task(engine.generate(long(engine, "dropped")))
         assert await watched.running(1)
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
         assert await watched.ended(1)
 
-    slow.run(drop())
+    run(drop())
 
 
-def test_tokens_come_one_by_one_to_those_who_watch(slow, endless):
-    async def sizes(live):
+def test_a_stop_text_reaches_the_server(slow, servers, endless):
+    engine, run = slow
+    watched = Watched(servers[1])
+
+    async def stop():
+        first = (await engine.generate(request("first", encode(engine, "ab" * 16), 3))).ids
+        text = engine.tokenizer.decode(first)
+        output = await engine.generate(long(engine, "stop", stop_texts=(text,)))
+        assert (output.ids, output.finish_reason) == (first, "stop")
+        assert await watched.ended(1)
+
+    run(stop())
+
+
+def test_tokens_come_one_by_one_in_a_stream(slow, endless):
+    engine, run = slow
+
+    async def sizes(stream):
         """How many came at once, after the first. A server that lags sends more, so watch until some came alone."""
-        name, seen, cut = f"live {live}", [], []
+        name, seen, cut = f"stream {stream}", [], []
 
-        def on_tokens(ids):
-            seen.append(ids)
-            if (sum(len(ids) == 1 for ids in seen) if live else len(seen)) > 4:
-                cut.append(asyncio.ensure_future(slow.engine.abort(name)))
+        def on_tokens(delta):
+            seen.append(delta.ids)
+            if (sum(len(ids) == 1 for ids in seen) if stream else len(seen)) > 4:
+                cut.append(asyncio.ensure_future(engine.abort([name])))
 
-        decoded = await slow.engine.generate(long(slow, name, live=live), on_tokens)
-        assert [token for ids in seen for token in ids] == decoded.ids
+        output = await engine.generate(long(engine, name, stream=stream), on_tokens)
+        assert [token for ids in seen for token in ids] == output.ids
         return [len(ids) for ids in seen[1:]]
 
-    assert min(slow.run(sizes(True))) == 1
-    assert min(slow.run(sizes(False))) >= INTERVAL
+    assert min(run(sizes(True))) == 1
+    assert min(run(sizes(False))) >= INTERVAL
 
 
-def test_events_hold_every_sampled_token(llm):
+def test_events_hold_every_sampled_token(folder, server):
     async def watch():
         return [event async for event in llm.stream("ab", DRAWN, WILD)]
 
-    *events, last = asyncio.run(watch())
-    assert sum(len(event.ids) for event in events if isinstance(event, Tokens)) == last.trace.ledger.sampled_tokens
-
-
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_server_that_recovers_is_asked_again(server, status):
-    with behind(server) as (llm, proxy):
-        proxy.faults = [status, status]
-        assert llm.generate("ab", limits=WILD).status in ("finished", "length")
-        llm.run(llm.engine.generate(request("again", words(llm, "ab"), 4)))
-        assert not proxy.faults
+    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
+        events = asyncio.run(watch())
+    last = next(event for event in events if isinstance(event, TraceFinished))
+    sampled = sum(len(event.ids) for event in events if isinstance(event, TokensSampled))
+    assert sampled == last.trace.ledger.sampled_tokens > 0
 
 
 def test_retries_are_bounded_and_the_error_says_so(server):
-    with behind(server, retries=1) as (llm, proxy):
+    with behind(server, retries=1) as (engine, run, proxy):
         proxy.faults = [503] * 9
-        trace = llm.generate("ab")
-        assert (trace.status, proxy.asked) == ("failed", 2)
-        assert trace.why == (
-            f"engine 'openai': no server answers after 2 tries: {proxy.url} answers 503 to /v1/completions: not now"
-        )
+        with pytest.raises(EngineError) as raised:
+            run(engine.generate(request("r", encode(engine, "ab"), 4)))
+        assert proxy.requests == 2
+    assert str(raised.value) == (
+        f"engine 'openai': no server answers after 2 tries: {proxy.url} answers 503 to /v1/completions: not now"
+    )
 
 
-@pytest.mark.parametrize("fault", [400, 500])
-def test_an_error_that_would_come_again_is_not_tried_again(server, fault):
-    with behind(server) as (llm, proxy):
-        proxy.faults = [fault]
-        trace = llm.generate("ab")
-        assert (trace.status, proxy.asked) == ("failed", 1)
-        assert trace.why == f"engine 'openai': {proxy.url} answers {fault} to /v1/completions: not now"
+def test_an_error_that_would_come_again_is_not_tried_again(server):
+    with behind(server) as (engine, run, proxy):
+        proxy.faults = [400]
+        with pytest.raises(EngineError) as raised:
+            run(engine.generate(request("r", encode(engine, "ab"), 4)))
+        assert proxy.requests == 1
+    assert str(raised.value) == f"engine 'openai': {proxy.url} answers 400 to /v1/completions: not now"
 
 
 def test_a_connection_that_breaks_before_the_first_token_is_tried_again_and_later_is_not(server, endless):
-    with behind(server) as (llm, proxy):
+    with behind(server) as (engine, run, proxy):
         proxy.faults = [0]
-        whole = llm.run(llm.engine.generate(request("whole", words(llm, "ab"), 30, live=True)))
-        assert (len(whole.ids), proxy.asked) == (30, 2)
+        whole = run(engine.generate(request("whole", encode(engine, "ab"), 30, stream=True)))
+        assert (len(whole.ids), proxy.requests) == (30, 2)
         proxy.faults = [1]
         with pytest.raises(EngineError, match=proxy.url):
-            llm.run(llm.engine.generate(request("broken", words(llm, "ab"), 30, live=True)))
-        assert proxy.asked == 3
+            run(engine.generate(request("broken", encode(engine, "ab"), 30, stream=True)))
+        assert proxy.requests == 3
 
 
 def test_a_server_that_hangs_is_late_and_the_error_names_the_bound(server):
-    with behind(server, timeout_s=5) as (llm, proxy):
+    with behind(server, timeout_s=5) as (engine, run, proxy):
         proxy.faults = ["hang"]
-        trace = llm.generate("ab")
-        assert (trace.status, proxy.asked) == ("failed", 1)
-        assert trace.why == f"engine 'openai': {proxy.url} sent nothing within timeout_s=5"
+        with pytest.raises(EngineError) as raised:
+            run(engine.generate(request("r", encode(engine, "ab"), 4)))
+        assert proxy.requests == 1
+    assert str(raised.value) == f"engine 'openai': {proxy.url} sent nothing within timeout_s=5"
 
 
 def test_all_threads_of_a_trace_meet_the_same_server(server, plain):
     with Proxy(server) as one, Proxy(server) as two, ParallelLLM(engine="openai", base_url=[one.url, two.url]) as llm:
-        one.prompts.clear()
-        two.prompts.clear()
-        prompts = [words(llm, f"{n % 10}{n // 10}ab") for n in range(48)]
+        one.bodies.clear()
+        two.bodies.clear()
+        prompts = [encode(llm.engine, f"{n % 10}{n // 10}ab") for n in range(48)]
         traces = llm.generate(prompts, SamplingParams(temperature=1.0), WILD)
-        assert seen_in(traces)["forks"]
-        met = [[any(ids[:4] == prompt for ids in proxy.prompts) for proxy in (one, two)] for prompt in prompts]
-        assert all(sum(servers) == 1 for servers in met)
-        assert 0 < sum(first for first, _ in met) < 48
-        assert max(compare(plain, trace).largest for trace in traces) < BOUND
+    assert seen_in(traces)["forks"]
+    met = [[any(ids[:4] == body["prompt"][:4] for body in proxy.bodies) for proxy in (one, two)] for ids in prompts]
+    assert all(sum(servers) == 1 for servers in met)
+    assert 0 < sum(first for first, _ in met) < 48
+    assert max(compare(plain, trace).largest for trace in traces) < BOUND
 
 
 def test_a_server_that_is_down_is_passed_over(server, plain):
@@ -285,91 +333,13 @@ def test_a_server_that_is_down_is_passed_over(server, plain):
         with ParallelLLM(engine="openai", base_url=[one.url, two.url]) as llm:
             two.shutdown()
             two.server_close()
-            traces = many(llm, "spawn_join", 24)
+            traces = traces_of(llm, 24)
             assert not [thread for trace in traces for thread in trace.threads if thread.status == "failed"]
             assert max(compare(plain, trace).largest for trace in traces) < BOUND
         with ParallelLLM(engine="openai", base_url=[dead, one.url]) as llm:
-            assert all(trace.status in ("finished", "length") for trace in many(llm, "spawn_join", 12))
+            assert all(trace.status in ("finished", "length") for trace in traces_of(llm, 12))
         with pytest.raises(EngineError, match="no server answers"):
             ParallelLLM(engine="openai", base_url=[dead])
-
-
-class Deaf(SpawnJoin):
-    """Stops at no tag, so that with `endless` a trace is one request."""
-
-    def stops(self, depth):
-        return Stops()
-
-
-def test_a_server_that_is_killed_fails_its_own_traces_once_each_and_no_other(servers, folder, endless):
-    doomed = servers[1]
-    with (
-        ParallelLLM(folder, engine="openai", base_url=[server.url for server in servers]) as llm,
-        ParallelLLM(folder, engine="openai", base_url=doomed.url) as alone,
-    ):
-        to_begin = set()
-
-        def saw(number, event):
-            if number in to_begin and isinstance(event, Tokens):
-                to_begin.remove(number)
-                if not to_begin:
-                    doomed.kill()
-
-        tags, deaf = SpawnJoin.bind(llm.engine.tokenizer), Deaf.bind(llm.engine.tokenizer)
-        runs = {n: Run(llm.engine, tags, DRAWN, WILD, n, partial(saw, n)) for n in range(40)}
-        runs |= {n: Run(llm.engine, deaf, DRAWN, Limits(tokens=LONG), n, partial(saw, n)) for n in range(40, 64)}
-        order = llm.engine._servers.order
-        there = {n for n, run in runs.items() if order(f"{run.number}/{n}")[0].url == doomed.url}
-        midway = there - set(range(40))  # the others may be between two requests, and go on elsewhere
-        runs = {n: run for n, run in runs.items() if n < 40 or n in midway}
-        to_begin |= midway
-
-        async def all_at_once():
-            return await asyncio.gather(*(run.trace("", words(llm, "ab")) for run in runs.values()))
-
-        traces = dict(zip(runs, llm.run(all_at_once()), strict=True))
-        failed = {n for n, trace in traces.items() if trace.status == "failed"}
-        assert midway
-        assert midway <= failed <= there
-        for n in failed:
-            assert traces[n].why.startswith(f"engine 'openai': {doomed.url} ")
-            assert len(traces[n].why.splitlines()) == traces[n].why.count(doomed.url) == 1
-        hurt = {n for n, trace in traces.items() if any(thread.status == "failed" for thread in trace.threads)}
-        assert hurt <= there
-        assert not [trace for trace in many(llm, "spawn_join", 24) if trace.status == "failed"]
-
-        lost = alone.generate(["ab"] * 5)
-        assert [trace.status for trace in lost] == ["failed"] * 5
-        assert {trace.why.count(doomed.url) for trace in lost} == {1}
-
-
-@pytest.mark.parametrize(
-    ("models", "completions", "says"),
-    [
-        (MODELS, (400, "application/json", '{"error": {"message": "prompt must be\\na string"}}'),
-         "answers 400 to /v1/completions: prompt must be a string; engine 'openai' needs token ids"),
-        (MODELS, (200, EVENTS, chunk(logprobs=None)), "returns no token ids for return_token_ids=true"),
-        (MODELS, (200, EVENTS, chunk(token_ids=[1])), "returns no log-probs for logprobs=0"),
-        (MODELS, (200, EVENTS, chunk(token_ids=[], logprobs={"token_logprobs": []})), "returned 0 token ids"),
-        (MODELS, (200, EVENTS, 'data: {"error": {"message": "out of memory"}}\n\n'), "failed: out of memory"),
-        (MODELS, (200, EVENTS, "data: hello\n\n"), "streams something else than completions"),
-        (MODELS, (200, "application/json", "{}"), "answers application/json to stream=true"),
-        (MODELS, (404, "text/html", "<html>"), "answers 404 to /v1/completions: <html>"),
-        (MODELS, (200, EVENTS, ": nothing more"), "broke off its answer"),
-        ((200, "application/json", '{"data": [{"id": "other"}]}'), None, "does not tell max_model_len"),
-        ((200, "application/json", '{"data": [{"id": "another"}]}'), None, "serves 'another', not 'other'"),
-        ((200, "application/json", '{"data": []}'), None, "serves no model, not 'other'; give what it serves"),
-        ((200, "application/json", "[]"), None, "lists no models at /v1/models"),
-        ((401, "application/json", '{"error": "Unauthorized"}'), None, "Unauthorized; give its api_key"),
-        ((500, "text/plain", ""), None, "answers 500 to /v1/models: no reason given"),
-    ],
-)  # fmt: skip
-def test_a_server_that_cannot_be_used_is_refused_with_the_reason(models, completions, says):
-    with other({"/v1/models": models, "/v1/completions": completions}) as url, pytest.raises(EngineError) as error:
-        ParallelLLM("other", engine="openai", base_url=f"{url}/v1/")
-    assert says in str(error.value)
-    assert f"{url} " in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
 
 
 def test_what_the_server_does_not_have_is_refused(server):
@@ -382,16 +352,52 @@ def test_what_the_server_does_not_have_is_refused(server):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "error"),
     [
         ({}, "missing a required argument: 'base_url'"),
-        ({"base_url": "localhost:8000"}, "base_url 'localhost:8000' is no address"),
-        ({"base_url": []}, "base_url is empty"),
         ({"base_url": "http://localhost:1", "context": 5}, "unexpected keyword argument 'context'"),
-        ({"base_url": "http://localhost:1", "timeout_s": 0}, "a time-out must be above 0 s, not 0"),
-        ({"base_url": "http://localhost:1", "retries": -1}, "retries must be at least 0, not -1"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_refused(options, says):
-    with pytest.raises(InputError, match=says):
+def test_an_option_that_the_engine_does_not_have_is_refused(options, error):
+    with pytest.raises(InputError, match=error):
         ParallelLLM(engine="openai", **options)
+
+
+def test_a_server_that_is_killed_fails_its_own_requests_once_each_and_no_other(servers, folder, endless):
+    """The last test of the slow server, which it kills."""
+    doomed = servers[1]
+    urls = [server.url for server in servers]
+    with connected(folder, base_url=urls) as (engine, run), connected(folder, base_url=doomed.url) as (lone, run_lone):
+        names = [f"trace {n}" for n in range(48)]
+        there = {name for name in names if engine._servers.order(name)[0].url == doomed.url}
+        to_begin = set(there)
+
+        def on_tokens(name):
+            def began(delta):
+                to_begin.discard(name)
+                if not to_begin:
+                    doomed.kill()
+
+            return began
+
+        async def all_at_once():
+            calls = [
+                engine.generate(long(engine, name, trace=name) if name in there else
+                                request(name, encode(engine, "ab"), 200, trace=name), on_tokens(name))
+                for name in names
+            ]  # fmt: skip
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        outputs = dict(zip(names, run(all_at_once()), strict=True))
+        assert 0 < len(there) < 48
+        assert {name for name, output in outputs.items() if isinstance(output, EngineError)} == there
+        for name in there:
+            error = str(outputs[name])
+            assert error.startswith(f"engine 'openai': {doomed.url} ")
+            assert len(error.splitlines()) == error.count(doomed.url) == 1
+        again = [engine.generate(request(f"again {name}", encode(engine, "ab"), 8, trace=name)) for name in there]
+        for call in again:
+            assert len(run(call).ids) == 8
+        with pytest.raises(EngineError) as raised:
+            run_lone(lone.generate(request("lost", encode(engine, "ab"), 8)))
+        assert str(raised.value).count(doomed.url) == 1

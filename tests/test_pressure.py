@@ -11,14 +11,15 @@ from collections import Counter
 
 import pytest
 
-from evals.grammars import build
+from benchmarks.grammars import build
 from parallel_reason import ParallelLLM, SamplingParams
-from parallel_reason.check import BOUND, compare, load_reference
-from parallel_reason.controller import Run
-from tests.cases import CASES, GRAFT, WILD, bound, dialect_of, seen_in
+from parallel_reason.exactness import BOUND, compare, load_reference
+from parallel_reason.runtime.events import TraceFinished
+from tests.cases import CASES, GRAFT, WILD, dialect_of, seen_in, session_of
 from tests.house import preemptions
 
 BLOCKS = 24  # of 32 tokens
+EXPECTED = ("out of KV memory", "limits.deadline_s", "cancelled by the caller")
 ENGINES = [  # the dialects that its model writes, and whether it grafts
     (("threadweaver", "parallel_r1"), True),
     (("threadweaver", "parallel_r1"), False),
@@ -34,7 +35,7 @@ SCENES = [
     for case in (CASES if EVERY else GRAFT)
     if dialect_of(case) in dialects and (graft or case not in GRAFT)
 ]
-FATES = ["left alone"] * 30 + ["late"] * 10 + ["cancelled"] * 10
+FATES = ["left alone"] * 30 + ["late"] * 10 + ["task cancelled"] * 5 + ["trace cancelled"] * 5
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +57,34 @@ def pressed(tmp_path_factory):
         yield engine
 
 
-async def crowd(engine, dialect, ids, dice):
-    """What comes of 50 traces, by fate; each begins with other letters, so that their blocks do not fill up at once."""
-    letters = engine.tokenizer.encode("cdefghijklmnopqrtuvwz")
-    fates = dice.sample(FATES, len(FATES))
+async def crowd(session, ids, rng):
+    """The traces, or cancelled tasks, of 50 prompts, by fate. Prompts differ, so that their blocks do not fill up at
+    once."""
+    letters = session.engine.tokenizer.encode("cdefghijklmnopqrtuvwz")
+    fates = rng.sample(FATES, len(FATES))
     tasks = []
 
-    def start(sample, fate):
-        left = dice.randrange(1, 20)  # events until it is cancelled
-
-        def emit(event):
-            nonlocal left
+    async def one(sample, fate):
+        limits = WILD.model_copy(update={"deadline_s": lates[sample] if fate == "late" else None, "tokens": 400})
+        sampling = SamplingParams(temperature=1.0, seed=sample)
+        prompt = [*prefixes[sample], *ids]
+        if "cancelled" not in fate:
+            return (await session.run(prompt, sampling, limits))[0]
+        left = cancelled_after[sample]
+        async for event in session.stream(prompt, sampling, limits):
+            if isinstance(event, TraceFinished):
+                return event.trace
             left -= 1
-            if left == 0:
+            if left == 0 and fate == "task cancelled":
                 tasks[sample].cancel()
+            elif left == 0:
+                await session.cancel(event.trace)
+        raise AssertionError("a stream ended without its trace")
 
-        late = 10 ** dice.uniform(-3, -0.5) if fate == "late" else None
-        limits = WILD.model_copy(update={"deadline_s": late, "tokens": 400})
-        watch = emit if fate == "cancelled" else None
-        run = Run(engine, dialect, SamplingParams(temperature=1.0, seed=5), limits, sample, watch)
-        return asyncio.ensure_future(run.trace("", [*dice.choices(letters, k=dice.randrange(64)), *ids]))
-
-    tasks += [start(sample, fate) for sample, fate in enumerate(fates)]
+    prefixes = [rng.choices(letters, k=rng.randrange(64)) for _ in fates]
+    lates = [10 ** rng.uniform(-3, -0.5) for _ in fates]
+    cancelled_after = [rng.randrange(1, 20) for _ in fates]  # events
+    tasks += [asyncio.create_task(one(sample, fate)) for sample, fate in enumerate(fates)]
     async with asyncio.timeout(300):  # nothing hangs
         ends = await asyncio.gather(*tasks, return_exceptions=True)
     return {fate: [end for end, own in zip(ends, fates, strict=True) if own == fate] for fate in dict.fromkeys(FATES)}
@@ -88,21 +95,23 @@ async def crowd(engine, dialect, ids, dice):
 def test_50_traces_that_do_not_fit_are_exact_and_leave_nothing(pressed, dialects, graft, case, queue, monkeypatch):
     llm, reference = pressed(dialects, graft)
     if not queue:
-        monkeypatch.setattr(llm.engine.memory, "blocks", None)  # nobody waits: vLLM has to make room
-    before, repeated = preemptions(), llm.engine.joins and llm.engine.joins.repeated
-    ends = llm.run(crowd(llm.engine, *bound(llm, case), random.Random(case)))
-    assert llm.run(llm.engine.kv_is_free())
+        monkeypatch.setattr(llm.engine.admission, "blocks", None)  # nobody waits: vLLM has to make room
+    client = llm.engine.graft_client
+    before, repeated = preemptions(), client and client.repeated
+    ends = llm.run_coroutine(crowd(*session_of(llm, case), random.Random(case)))
+    assert llm.kv_is_free()
     if not queue:
         assert preemptions() > before or case == "spawn_join, message alone"  # whose threads are short
-        assert case not in GRAFT or llm.engine.joins.repeated > repeated
-    cancelled = [end for end in ends["cancelled"] if isinstance(end, asyncio.CancelledError)]
-    assert len(cancelled) > 2
-    traces = [end for own in ends.values() for end in own if end not in cancelled]
-    ended = Counter((thread.status, thread.why.split("=")[0]) for trace in traces for thread in trace.threads)
+        assert case not in GRAFT or client.repeated > repeated
+    gone = [end for end in ends["task cancelled"] if isinstance(end, asyncio.CancelledError)]
+    assert len(gone) > 1
+    assert sum(trace.status == "cancelled" for trace in ends["trace cancelled"]) > 1
+    traces = [end for own in ends.values() for end in own if end not in gone]
+    ended = Counter((thread.status, thread.stop_reason.split("=")[0]) for trace in traces for thread in trace.threads)
     assert ended["cancelled", "limits.deadline_s"] > 2
-    failed = {why for status, why in ended if status == "failed"}
+    failed = {reason for status, reason in ended if status == "failed"}
     if case in GRAFT:  # a join alone may not fit, and what sees it cannot go on either
-        failed = {why for why in failed if "out of KV memory" not in why and "limits.deadline_s" not in why}
+        failed = {one for one in failed if not any(known in one for known in EXPECTED)}
     assert not failed
     assert seen_in(ends["left alone"])["joined"] > 0
     assert max(compare(reference, trace).largest for trace in traces) < BOUND

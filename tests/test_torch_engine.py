@@ -1,15 +1,14 @@
-"""Requests to the torch engine, on a model that never ends by itself: its KV by count, draws, stops, aborts, faults."""
+"""Requests to the torch engine, on a model that never ends by itself: its KV by count, stops, aborts, failures."""
 
 import asyncio
-from collections import Counter
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 
-from parallel_reason.engines.torch import TorchEngine
-from parallel_reason.errors import EngineError, InputError, ModelError
+from parallel_reason.engines.torch.engine import TorchEngine
+from parallel_reason.errors import EngineError, InputError
 from tests.house import House, ask
 from tests.letters import WORDS, build_endless, words
 
@@ -41,18 +40,18 @@ def all_kv_comes_back(request):
 
 def test_a_family_with_a_long_prefix_and_private_parts_of_all_lengths(endless):
     prefix = words(4, 200)
-    (parent,) = endless.all(ask("parent", prefix, 0, keep=True))
+    (parent,) = endless.all(ask("parent", prefix, 0, keep_kv=True))
     children = [ask(f"child {n}", prefix + words(n, 1 + 5 * n), 12, held=(parent.kv,)) for n in range(5)]
     strangers = [ask(f"stranger {n}", words(20 + n, 3 + 60 * n), 12) for n in range(3)]
     requests = [*children, *strangers]
-    for request, decoded in zip(requests, endless.all(*requests), strict=True):
-        endless.check(request.ids, decoded)
+    for request, output in zip(requests, endless.all(*requests), strict=True):
+        endless.check(request.ids, output)
     parent.kv.release()
 
 
 def test_slices_share_slots_and_are_released_on_their_own(endless):
     ids = words(10, 40)
-    (whole,) = endless.all(ask("whole", ids, 0, keep=True))
+    (whole,) = endless.all(ask("whole", ids, 0, keep_kv=True))
     each = endless.engine.kv_bytes() // 40
     head, tail = whole.kv[:30], whole.kv[30:]
     assert (len(head), len(tail)) == (30, 10)
@@ -71,7 +70,7 @@ def test_slices_share_slots_and_are_released_on_their_own(endless):
 
 def test_held_kv_may_be_released_once_the_request_has_begun(endless):
     ids = words(11, 80)
-    (parent,) = endless.all(ask("parent", ids, 0, keep=True))
+    (parent,) = endless.all(ask("parent", ids, 0, keep_kv=True))
 
     async def orphan():
         task = asyncio.create_task(endless.engine.generate(ask("orphan", [*ids, 3], 10, held=(parent.kv,))))
@@ -82,39 +81,39 @@ def test_held_kv_may_be_released_once_the_request_has_begun(endless):
     endless.check([*ids, 3], endless.run(orphan()))
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_continuation_with_no_new_ids(endless, keep):
+@pytest.mark.parametrize("keep_kv", [False, True])
+def test_continuation_with_no_new_ids(endless, keep_kv):
     ids = words(12, 70)
-    (parent,) = endless.all(ask("parent", ids, 0, keep=True))
-    assert (parent.ids, parent.reason, len(parent.kv)) == ([], "length", 70)
-    both = endless.all(*(ask(f"same {n}", ids, 9, held=(parent.kv,), keep=keep) for n in range(2)))
-    for decoded in both:
-        endless.check(ids, decoded)
-        assert decoded.cached_tokens == 70
-        if keep:
-            (more,) = endless.all(ask("more", ids + decoded.ids, 5, held=(decoded.kv,)))
-            endless.check(ids + decoded.ids, more)
-            decoded.kv.release()
+    (parent,) = endless.all(ask("parent", ids, 0, keep_kv=True))
+    assert (parent.ids, parent.finish_reason, len(parent.kv)) == ([], "length", 70)
+    both = endless.all(*(ask(f"same {n}", ids, 9, held=(parent.kv,), keep_kv=keep_kv) for n in range(2)))
+    for output in both:
+        endless.check(ids, output)
+        assert (output.prefilled_tokens, output.cached_tokens) == (70, 70)
+        if keep_kv:
+            (more,) = endless.all(ask("more", ids + output.ids, 5, held=(output.kv,)))
+            endless.check(ids + output.ids, more)
+            output.kv.release()
     parent.kv.release()
 
 
 def test_joining_kv_computes_nothing(endless):
     ids = words(13, 30)
-    (whole,) = endless.all(ask("whole", ids, 0, keep=True))
+    (whole,) = endless.all(ask("whole", ids, 0, keep_kv=True))
     head, tail = whole.kv[:10], whole.kv[10:]
     before = endless.engine.kv_bytes()
-    (joined,) = endless.all(ask("joined", ids, 0, held=(head, tail), keep=True))
+    (joined,) = endless.all(ask("joined", ids, 0, held=(head, tail), keep_kv=True))
     assert endless.engine.kv_bytes() == before
-    assert len(joined.kv) == 30
+    assert (len(joined.kv), joined.prefilled_tokens, joined.cached_tokens) == (30, 30, 30)
     for kv in (whole.kv, head, tail, joined.kv):
         kv.release()
 
 
 def test_32_children_hold_their_prefix_once(endless):
     prefix = words(14, 2000)
-    (parent,) = endless.all(ask("parent", prefix, 0, keep=True))
+    (parent,) = endless.all(ask("parent", prefix, 0, keep_kv=True))
     each = endless.engine.kv_bytes() / 2000
-    children = endless.all(*(ask(f"{n}", [*prefix, 1 + n], 8, held=(parent.kv,), keep=True) for n in range(32)))
+    children = endless.all(*(ask(f"{n}", [*prefix, 1 + n], 8, held=(parent.kv,), keep_kv=True) for n in range(32)))
     ideal = each * (2000 + 32 * 9)
     assert ideal <= endless.engine.kv_bytes() <= 1.05 * ideal
     parent.kv.release()
@@ -125,7 +124,7 @@ def test_32_children_hold_their_prefix_once(endless):
 def test_held_kv_outlives_the_growth_of_the_pool(endless_folder):
     house = start(endless_folder)
     ids = words(29, 90)
-    (parent,) = house.all(ask("parent", ids, 0, keep=True))
+    (parent,) = house.all(ask("parent", ids, 0, keep_kv=True))
     before = house.engine._pool.keys[0].shape[1]
     large, child = house.all(ask("large", words(30, 2500), 2), ask("child", [*ids, 7], 20, held=(parent.kv,)))
     assert house.engine._pool.keys[0].shape[1] > before
@@ -137,12 +136,12 @@ def test_held_kv_outlives_the_growth_of_the_pool(endless_folder):
 def test_low_precision_stays_close(endless_folder):
     house = start(endless_folder, dtype="bfloat16")
     prefix = words(28, 90)
-    (parent,) = house.all(ask("parent", prefix, 0, keep=True))
+    (parent,) = house.all(ask("parent", prefix, 0, keep_kv=True))
     children = [ask(f"{n}", prefix + words(n, 1 + n), 8, held=(parent.kv,)) for n in range(3)]
-    for child, decoded in zip(children, house.all(*children), strict=True):
-        every = house.reference(child.ids + decoded.ids)[len(child.ids) - 1 : -1]
-        chosen = every.gather(1, torch.tensor(decoded.ids)[:, None])[:, 0]
-        np.testing.assert_allclose(decoded.logprobs, chosen, atol=0.2)
+    for child, output in zip(children, house.all(*children), strict=True):
+        every = house.reference(child.ids + output.ids)[len(child.ids) - 1 : -1]
+        chosen = every.gather(1, torch.tensor(output.ids)[:, None])[:, 0]
+        np.testing.assert_allclose(output.logprobs, chosen, atol=0.2)
     house.close()
 
 
@@ -150,41 +149,10 @@ def test_score_of_one_token_is_empty(endless):
     assert endless.run(endless.engine.score([4])) == []
 
 
-def test_a_seed_repeats_in_any_company(endless):
-    def draw(seed, name):
-        return ask(name, words(16, 5), 30, temperature=1.0, top_p=0.9, top_k=40, seed=seed)
-
-    (alone,) = endless.all(draw(5, "alone"))
-    among, other, *_ = endless.all(
-        draw(5, "among"), draw(6, "other"), *(ask(f"{n}", words(n, 40), 25, temperature=0.7) for n in range(5))
-    )
-    assert alone.ids == among.ids != other.ids
-    first, second = endless.all(draw(None, "first"), draw(None, "second"))
-    assert first.ids != second.ids
-
-
-def test_draws_follow_the_probabilities(endless):
-    ids, draws = words(17, 6), 1500
-    logprobs = endless.reference(ids)[-1]
-    hot = (logprobs / 1.5).softmax(-1)
-    top = hot.topk(5)
-    expected = dict(zip(top.indices.tolist(), (top.values / top.values.sum()).tolist(), strict=True))
-    requests = [ask(f"{n}", ids, 1, temperature=1.5, top_k=5, seed=n) for n in range(draws)]
-    decoded = endless.all(*requests)
-    counts = Counter(d.ids[0] for d in decoded)
-    assert set(counts) <= set(expected)
-    for token, share in expected.items():
-        assert abs(counts[token] / draws - share) < 5 * (share * (1 - share) / draws) ** 0.5
-    for one in decoded[:50]:  # reported at temperature 1, before any truncation
-        assert one.logprobs[0] == pytest.approx(logprobs[one.ids[0]].item(), abs=1e-4)
-    nucleus = endless.all(*(ask(f"{n}", ids, 1, temperature=1.5, top_p=1e-6, seed=n) for n in range(20)))
-    assert {d.ids[0] for d in nucleus} == {logprobs.argmax().item()}
-
-
 def test_stops(endless):
     ids = words(18, 5)
     (free,) = endless.all(ask("free", ids, 40))
-    assert (len(free.ids), free.reason) == (40, "length")
+    assert (len(free.ids), free.finish_reason) == (40, "length")
     text = "".join(WORDS[token] for token in free.ids)
     by_id, by_text, unseen = endless.all(
         ask("id", ids, 40, stop=(free.ids[7],)),
@@ -192,71 +160,157 @@ def test_stops(endless):
         ask("unseen", ids, 40, stop_texts=("no such text",)),
     )
     first = free.ids.index(free.ids[7]) + 1
-    assert (by_id.ids, by_id.reason) == (free.ids[:first], "stop")
+    assert (by_id.ids, by_id.finish_reason) == (free.ids[:first], "stop")
     ends = text.index(text[4:9]) + 5
-    assert (by_text.ids, by_text.reason) == (free.ids[:ends], "stop")
+    assert (by_text.ids, by_text.finish_reason) == (free.ids[:ends], "stop")
     assert unseen.ids == free.ids
 
 
 def test_the_context_bounds_a_request(endless_folder):
     house = start(endless_folder, context=24)
     exact, full = house.all(ask("exact", words(20, 20), 50), ask("full", words(20, 24), 50))
-    assert (len(exact.ids), exact.reason) == (4, "length")
-    assert (full.ids, full.reason) == ([], "length")
+    assert (len(exact.ids), exact.finish_reason) == (4, "length")
+    assert (full.ids, full.finish_reason, full.prefilled_tokens) == ([], "length", 0)
     with pytest.raises(EngineError, match="context of 24"):
         house.all(ask("over", words(20, 25), 1))
     house.close()
 
 
-@pytest.mark.parametrize("live", [True, False])
-def test_tokens_are_reported_as_they_come(endless, live):
-    reports = []
-    request = ask("watched", words(21, 5), 12, live=live)
-    decoded = endless.run(endless.engine.generate(request, reports.append))
-    assert list(chain(*reports)) == decoded.ids
-    assert [len(report) for report in reports] == ([1] * 12 if live else [1, 11])
-    assert decoded.first_token_s > 0
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("logprobs", [0, 3])
+def test_tokens_are_reported_as_they_come(endless, stream, logprobs):
+    deltas = []
+    request = ask("watched", words(21, 5), 12, stream=stream, logprobs=logprobs)
+    output = endless.run(endless.engine.generate(request, deltas.append))
+    assert [len(delta.ids) for delta in deltas] == ([1] * 12 if stream else [1, 11])
+    for name in ("ids", "logprobs", "top_logprobs"):
+        assert list(chain(*(getattr(delta, name) for delta in deltas))) == getattr(output, name)
+    assert {delta.policy_version for delta in deltas} == {0}
+    assert output.policy_versions == [0] * 12
+    assert len(output.top_logprobs) == (12 if logprobs else 0)
 
 
-def test_an_error_of_a_watcher_ends_its_request_alone(endless):
-    def watch(ids):
-        raise ZeroDivisionError
+def test_top_logprobs_are_those_of_transformers(endless):
+    ids = words(31, 20)
+    requests = [ask(f"{count}", ids, 8, logprobs=count, temperature=1.5, top_k=2, seed=1) for count in (1, 5, 20)]
+    for request, output in zip(requests, endless.all(*requests), strict=True):
+        endless.check(ids, output, drawn=True)
+        every = endless.reference(ids + output.ids)[len(ids) - 1 : -1].topk(request.sampling.logprobs)
+        for top, expected, likely in zip(output.top_logprobs, every.values, every.indices, strict=True):
+            assert list(top) == likely.tolist()
+            np.testing.assert_allclose(list(top.values()), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_an_error_of_a_callback_ends_its_request_alone(endless, after):
+    error, seen = ZeroDivisionError("from the caller"), []
+
+    def watch(delta):
+        seen.extend(delta.ids)
+        if len(seen) > after:
+            raise error
 
     async def both():
         return await asyncio.gather(
-            endless.engine.generate(ask("watched", words(22, 5), 12), watch),
+            endless.engine.generate(ask("watched", words(22, 5), 3000, stream=True, keep_kv=True), watch),
+            endless.engine.generate(ask("other", words(22, 5), 40)),
+            return_exceptions=True,
+        )
+
+    failed, other = endless.run(both())
+    assert failed is error
+    assert len(seen) == after + 1
+    assert len(other.ids) == 40
+    endless.check(words(22, 5), other)
+
+
+def test_an_error_of_the_tokenizer_ends_its_request_alone(endless, monkeypatch):
+    class Broken:
+        def decode(self, ids, **options):
+            raise KeyError("no such token")
+
+    async def both():
+        return await asyncio.gather(
+            endless.engine.generate(ask("by text", words(22, 5), 12, stop_texts=("stop",))),
             endless.engine.generate(ask("other", words(22, 5), 12)),
             return_exceptions=True,
         )
 
-    broken, whole = endless.run(both())
-    assert isinstance(broken, ZeroDivisionError)
-    assert len(whole.ids) == 12
+    monkeypatch.setattr(endless.engine, "tokenizer", Broken())
+    failed, other = endless.run(both())
+    assert isinstance(failed, EngineError)
+    assert "no such token" in str(failed)
+    endless.check(words(22, 5), other)
 
 
-def test_an_abort_returns_what_there_is(endless):
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_abort_ends_requests_and_returns_what_they_have(endless, stream):
+    """Without the abort both would go on to 3,000 tokens and end with ``length``."""
+
     async def cut():
-        seen, started = [], asyncio.Event()
+        seen = {"one": [], "two": []}
+        begun = asyncio.Event()
 
-        def watch(ids):
-            seen.extend(ids)
-            if len(seen) >= 5:
-                started.set()
+        def watch(name, delta):
+            seen[name] += delta.ids
+            if all(seen.values()):
+                begun.set()
 
-        task = asyncio.create_task(
-            endless.engine.generate(ask("cut", words(23, 64), 3000, live=True, keep=True), watch)
-        )
+        tasks = [
+            asyncio.create_task(
+                endless.engine.generate(
+                    ask(name, words(23, 64), 3000, stream=stream, keep_kv=True),
+                    lambda delta, name=name: watch(name, delta),
+                )
+            )
+            for name in seen
+        ]
         other = asyncio.create_task(endless.engine.generate(ask("other", words(23, 9), 40)))
-        await started.wait()
-        await endless.engine.abort("cut")
-        await endless.engine.abort("unknown")
-        return seen, await task, await other
+        await begun.wait()
+        await endless.engine.abort([])
+        await endless.engine.abort(["one", "unknown", "two"])
+        outputs = await asyncio.gather(*tasks)
+        await endless.engine.abort({"one"})  # has ended
+        return seen, outputs, await other
 
-    seen, decoded, other = endless.run(cut())
-    assert (decoded.reason, decoded.kv) == ("abort", None)
-    assert 5 <= len(decoded.ids) == len(decoded.logprobs) < 3000
-    assert decoded.ids == seen
-    assert len(other.ids) == 40
+    seen, outputs, other = endless.run(cut())
+    for name, output in zip(seen, outputs, strict=True):
+        assert (output.finish_reason, output.kv) == ("abort", None)
+        assert 1 <= len(output.ids) < 3000
+        assert output.ids == seen[name]
+        assert output.prefilled_tokens == 64
+        endless.check(words(23, 64), output)
+    assert (len(other.ids), other.finish_reason) == (40, "length")
+    endless.check(words(23, 9), other)
+
+
+def test_a_request_that_is_aborted_before_its_first_step_took_in_nothing(endless):
+    (parent,) = endless.all(ask("parent", words(24, 30), 0, keep_kv=True))
+
+    async def early():
+        begun = asyncio.Event()
+        running = asyncio.create_task(endless.engine.generate(ask("running", words(24, 9), 30), lambda _: begun.set()))
+        await begun.wait()
+        tasks = [
+            asyncio.create_task(endless.engine.generate(ask("early", [*words(24, 30), 3], 30, held=(parent.kv,)))),
+            asyncio.create_task(endless.engine.generate(ask("other", [*words(24, 30), 3], 30, held=(parent.kv,)))),
+        ]
+        await asyncio.sleep(0)
+        await endless.engine.abort(["early"])
+        return await asyncio.gather(running, *tasks)
+
+    running, early, other = endless.run(early())
+    parent.kv.release()
+    assert (early.ids, early.finish_reason) == ([], "abort")
+    assert (early.prefilled_tokens, early.cached_tokens) == (0, 0)
+    assert (running.prefilled_tokens, running.cached_tokens) == (9, 0)
+    assert (other.prefilled_tokens, other.cached_tokens, len(other.ids)) == (31, 30, 30)
+
+
+def test_weights_cannot_be_updated(endless):
+    assert not endless.engine.capabilities.update_weights
+    with pytest.raises(EngineError, match="cannot update its weights"):
+        endless.run(endless.engine.update_weights("another"))
 
 
 def test_a_cancelled_task_frees_its_kv(endless):
@@ -271,7 +325,7 @@ def test_a_cancelled_task_frees_its_kv(endless):
     assert endless.run(drop())
 
 
-def test_a_full_pool_fails_who_asks_and_no_other(endless_folder):
+def test_a_full_pool_fails_the_request_that_asks_and_no_other(endless_folder):
     house = start(endless_folder, kv_tokens=100)
 
     async def crowd():
@@ -299,12 +353,12 @@ def test_a_step_that_breaks_fails_its_requests_and_the_engine_goes_on(endless, m
         return await asyncio.gather(*requests, return_exceptions=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(endless.engine._batch.model, "net", out_of_memory)
+        patch.setattr(endless.engine._runner.model, "net", out_of_memory)
         failures = endless.run(both())
     assert [str(failure) for failure in failures] == ["engine 'torch' failed in a step: out of memory"] * 2
     assert all(isinstance(failure, EngineError) for failure in failures)
     assert endless.run(endless.engine.kv_is_free())
-    assert [len(decoded.ids) for decoded in endless.run(both())] == [9, 9]
+    assert [len(output.ids) for output in endless.run(both())] == [9, 9]
 
 
 def test_close_ends_what_runs(endless_folder):
@@ -334,15 +388,3 @@ def test_close_ends_what_runs(endless_folder):
 def test_requests_that_cannot_be_run_are_refused(endless, request_, message):
     with pytest.raises(InputError, match=message):
         endless.all(request_)
-
-
-def test_start_refuses_what_it_cannot_use(endless_folder, tmp_path):
-    for options, error, match in (
-        ({"model": str(tmp_path)}, ModelError, "config.json"),
-        ({"model": str(tmp_path / "none")}, ModelError, "no model"),
-        ({"model": endless_folder, "dtype": "float99"}, InputError, "float99"),
-        ({"model": endless_folder, "device": "nowhere"}, InputError, "nowhere"),
-        ({"model": endless_folder, "context": 0}, InputError, "context"),
-    ):
-        with pytest.raises(error, match=match):
-            asyncio.run(TorchEngine.start(**options))

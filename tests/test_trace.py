@@ -4,80 +4,82 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
-from parallel_reason import Trace, read_traces
 from parallel_reason.errors import TraceFileError
-from parallel_reason.trace import Fork, Span, Thread
+from parallel_reason.trace import Fork, Span, Thread, Trace, from_json
 from tests.strategies import traces
 
 
-def child(label, **fields):
-    return Thread(label=label, parent=label.rpartition(".")[0], **fields)
+def thread(label, parent=None, **fields):
+    return Thread(**{"label": label, "parent": parent, "status": "finished", **fields})
 
 
 def example():
-    inner = Fork(at=0, join="message", children=[child("0.1.0"), child("0.1.1")])
-    forks = [
-        Fork(at=1, join="message", children=[child("0.0"), child("0.1", forks=[inner])]),
-        Fork(at=2, join="message", children=[child("0.2")]),
-    ]
+    inner = Fork(at=0, join_rule="message", children=[3, 4])
+    forks = [Fork(at=1, join_rule="message", children=[1, 2]), Fork(at=2, join_rule="message", children=[5])]
     spans = [
         Span(ids=[5, 6], origin="prompt"),
-        Span(ids=[7, 8], origin="sampled", logprobs=[-0.5, -1.25]),
+        Span(ids=[7, 8], origin="sampled", logprobs=[-0.5, -1.25], policy_version=3, started_s=0.5, ended_s=2.5),
         Span(ids=[9], origin="injected"),
     ]
-    return Trace(dialect="spawn_join", model="m", prompt="p", root=Thread(label="0", spans=spans, forks=forks))
+    threads = [
+        thread("0", spans=spans, forks=forks), thread("0.0", 0), thread("0.1", 0, forks=[inner]), thread("0.1.0", 2),
+        thread("0.1.1", 2), thread("0.2", 0),
+    ]  # fmt: skip
+    return Trace(id="one", dialect="spawn_join", model="m", prompt="p", threads=threads)
 
 
 @given(traces(detailed=True))
 def test_json_gives_back_the_same_trace(trace):
     line = trace.to_json()
     assert "\n" not in line
-    assert Trace.from_json(line) == trace
-    assert Trace.from_json(line.encode()) == trace
+    assert from_json(line) == trace
+    assert from_json(line.encode()) == trace
 
 
 def test_a_token_of_probability_zero_survives_json():
     trace = example()
     trace.root.spans[1].logprobs[0] = float("-inf")
-    assert Trace.from_json(trace.to_json()) == trace
+    assert from_json(trace.to_json()) == trace
 
 
-@given(traces())
-def test_threads_come_parents_first_and_children_in_order(trace):
-    labels = [thread.label for thread in trace.threads]
-    assert labels == sorted(labels, key=lambda label: [int(part) for part in label.split(".")])
-    every = []
-    waiting = [trace.root]
-    while waiting:
-        thread = waiting.pop()
-        every.append(thread.label)
-        waiting += [c for fork in thread.forks for c in fork.children]
-    assert sorted(labels) == sorted(every)
-
-
-def test_walk_of_a_thread_leaves_out_what_is_not_below_it():
-    second = example().root.forks[0].children[1]
-    assert [thread.label for thread in second.walk()] == ["0.1", "0.1.0", "0.1.1"]
+def test_every_trace_has_an_id_of_its_own_and_a_short_repr():
+    one, other = [Trace(dialect="d", model="m", prompt="p" * 9999, threads=[thread("0")]) for _ in range(2)]
+    assert one.id != other.id
+    assert len(repr(one)) < 300
+    assert one.id in repr(one)
 
 
 @pytest.mark.parametrize(
     ("path", "key", "value", "named"),
     [
         ([], "colour", 1, "colour"),
-        ([], "version", 2, "version"),
-        ([], "version", "1", "version"),
-        (["root"], "mood", 1, "root.mood"),
-        (["root", "spans", 1], "logprobs", [-0.5], "2 tokens has 1 log-probs"),
-        (["root", "spans", 0], "logprobs", [-0.5, -0.5], "prompt span of 2 tokens has 2"),
-        (["root", "spans", 2], "logprobs", [-0.5], "injected span of 1 tokens has 1"),
-        (["root", "spans", 0], "origin", "dreamt", "root.spans.0.origin"),
-        (["root", "spans", 0], "ids", [1, "x"], "root.spans.0.ids.1"),
-        (["root"], "status", "bored", "root.status"),
-        (["root", "forks", 1], "at", 4, "forks at [1, 4] of 3 spans"),
-        (["root", "forks", 0], "at", -1, "forks at [-1, 2] of 3 spans"),
-        (["root", "forks", 0], "at", 3, "forks at [3, 2] of 3 spans"),
-        (["root", "forks", 0], "join", "glue", "root.forks.0.join"),
-        (["root", "forks", 0, "children", 1, "forks", 0], "at", 1, "thread 0.1: forks at [1] of 0 spans"),
+        ([], "version", 3, "version"),
+        ([], "version", "2", "version"),
+        ([], "threads", [], "threads"),
+        (["threads", 0], "mood", 1, "threads.0.mood"),
+        (["threads", 0, "spans", 1], "logprobs", [-0.5], "2 tokens has 1 log-probs"),
+        (["threads", 0, "spans", 1], "top_logprobs", [{"7": -0.5}], "2 tokens has 2 log-probs and 1 top log-probs"),
+        (["threads", 0, "spans", 0], "logprobs", [-0.5, -0.5], "prompt span of 2 tokens has 2"),
+        (["threads", 0, "spans", 2], "logprobs", [-0.5], "injected span of 1 tokens has 1"),
+        (["threads", 0, "spans", 0], "origin", "dreamt", "threads.0.spans.0.origin"),
+        (["threads", 0, "spans", 0], "ids", [1, "x"], "threads.0.spans.0.ids.1"),
+        (["threads", 0], "status", "bored", "threads.0.status"),
+        (["threads", 0, "forks", 1], "at", 4, "forks at [1, 4] of 3 spans"),
+        (["threads", 0, "forks", 0], "at", -1, "forks at [-1, 2] of 3 spans"),
+        (["threads", 0, "forks", 0], "at", 3, "forks at [3, 2] of 3 spans"),
+        (["threads", 0, "forks", 0], "join_rule", "glue", "threads.0.forks.0.join_rule"),
+        (["threads", 2, "forks", 0], "at", 1, "thread 0.1: forks at [1] of 0 spans"),
+        (["threads", 0, "forks", 0], "children", [1], "thread 0.1 of parent 0 is in no fork"),
+        (["threads", 0, "forks", 0], "children", [1, 2, 6], "child 6"),
+        (["threads", 0, "forks", 0], "children", [1, 1, 2], "child 1"),
+        (["threads", 2, "forks", 0], "children", [2, 3, 4], "child 2"),
+        (["threads", 2, "forks", 0], "children", [3, 4, 5], "child 5"),
+        (["threads", 1], "parent", 2, "thread 0.0 of parent 2"),
+        (["threads", 0], "parent", 0, "thread 0 of parent 0"),
+        (["threads", 1], "label", "0.1", "two threads"),
+        (["threads", 1], "label", "1.0", "labelled 1.0"),
+        (["threads", 1], "label", "0.x", "labelled 0.x"),
+        (["threads", 1], "label", "0.1.0", "labelled 0.1.0"),
         (["ledger"], "naps", 3, "ledger.naps"),
     ],
 )
@@ -88,53 +90,100 @@ def test_a_record_that_breaks_the_rules_is_refused_by_name(path, key, value, nam
         place = place[step]
     place[key] = value
     with pytest.raises(TraceFileError) as error:
-        Trace.from_json(json.dumps(record))
+        from_json(json.dumps(record))
     assert named in str(error.value)
 
 
-@pytest.mark.parametrize("missing", ["root", "dialect", "model", "prompt"])
+@pytest.mark.parametrize("missing", ["threads", "dialect", "model", "prompt"])
 def test_a_missing_part_is_named(missing):
     record = json.loads(example().to_json())
     del record[missing]
     with pytest.raises(TraceFileError, match=missing):
-        Trace.from_json(json.dumps(record))
+        from_json(json.dumps(record))
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", "null", '{"version":1}x', b"\xff\xfe", "1" * 5000])
+def test_a_status_is_never_a_default():
+    record = json.loads(example().to_json())
+    del record["threads"][1]["status"]
+    with pytest.raises(TraceFileError, match=r"threads\.1\.status"):
+        from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "null", '{"version":2}x', b"\xff\xfe", "1" * 5000, "[" * 5000])
 def test_what_is_no_json_record_is_refused(line):
-    with pytest.raises(TraceFileError, match="not a trace of version 1"):
-        Trace.from_json(line)
+    with pytest.raises(TraceFileError, match="not a trace of version 2"):
+        from_json(line)
 
 
 def test_the_rules_hold_for_records_made_in_python_too():
     with pytest.raises(ValidationError, match="sampled span of 1 tokens has 2 log-probs"):
         Span(ids=[1], origin="sampled", logprobs=[-1.0, -1.0])
     with pytest.raises(ValidationError, match=r"thread 0: forks at \[1\] of 0 spans"):
-        Thread(label="0", forks=[Fork(at=1, join="message", children=[])])
+        thread("0", forks=[Fork(at=1, join_rule="message", children=[])])
     with pytest.raises(ValidationError, match="colour"):
-        Thread(label="0", colour="red")
+        thread("0", colour="red")
 
 
-@pytest.mark.parametrize(("label", "parent"), [("1.0", "0"), ("0.x", "0"), ("0.0.0", "0"), ("0.0", "0.1")])
-def test_a_child_whose_label_is_not_below_its_parent_is_refused(label, parent):
-    with pytest.raises(ValidationError, match="label"):
-        Thread(label="0", forks=[Fork(at=0, join="message", children=[Thread(label=label, parent=parent)])])
+# What version 1 wrote for a root that forked twice; the children of the first had a fork of their own.
+VERSION_1 = {
+    "version": 1,
+    "dialect": "spawn_join",
+    "model": "m",
+    "prompt": "p",
+    "answer": "a",
+    "ledger": {"sampled_tokens": 3, "wall_s": 1.5, "first_token_s": None, "recomputed_tokens": 2},
+    "root": {
+        "label": "0",
+        "parent": None,
+        "why": "<eos>",
+        "status": "finished",
+        "prefilled_tokens": 7,
+        "malformed": [{"at": 2, "reason": "r"}],
+        "spans": [
+            {"ids": [5, 6], "origin": "prompt", "logprobs": [], "shift": 0, "drops": 0},
+            {"ids": [7], "origin": "sampled", "logprobs": [-0.5], "shift": 0, "drops": 0},
+            {"ids": [], "origin": "injected", "logprobs": [], "shift": -1, "drops": 2},
+        ],
+        "forks": [
+            {
+                "at": 1,
+                "join": "graft",
+                "shares_prefix": False,
+                "children": [
+                    {
+                        "label": "0.0",
+                        "parent": "0",
+                        "why": "x",
+                        "status": "length",
+                        "forks": [{"at": 0, "join": "message", "children": [{"label": "0.0.0", "parent": "0.0"}]}],
+                    },
+                    {"label": "0.1", "parent": "0", "status": "failed"},
+                ],
+            },
+            {"at": 2, "join": "relinearise", "children": [{"label": "0.2", "parent": "0", "status": "cancelled"}]},
+        ],
+    },
+}
 
 
-def test_a_file_is_read_line_by_line_and_blank_lines_are_passed_over(tmp_path):
-    first, second = example(), example()
-    second.prompt = "line\nbreaks\r\u2028\u0085 and ünïcode"
-    path = tmp_path / "traces.jsonl"
-    path.write_text(f"\n{first.to_json()}\n  \n\n{second.to_json()}", encoding="utf-8")
-    assert list(read_traces(path)) == [first, second]
+def test_a_trace_of_version_1_is_converted():
+    trace = from_json(json.dumps(VERSION_1))
+    assert [(one.label, one.parent, one.status, one.stop_reason) for one in trace.threads] == [
+        ("0", None, "finished", "<eos>"), ("0.0", 0, "length", "x"), ("0.0.0", 1, "finished", ""),
+        ("0.1", 0, "failed", ""), ("0.2", 0, "cancelled", ""),
+    ]  # fmt: skip
+    assert [(fork.at, fork.join_rule, fork.shares_prefix, fork.children) for fork in trace.root.forks] == [
+        (1, "graft", False, [1, 3]),
+        (2, "relinearise", True, [4]),
+    ]
+    assert (trace.root.spans[2].taken_back, trace.root.spans[2].shift) == (2, -1)
+    assert (trace.prompt_ids, trace.answer, trace.ledger.wall_s) == ([5, 6], "a", 1.5)
+    assert (trace.sampling, trace.limits, trace.started_at) == (None, None, None)
+    assert from_json(trace.to_json()) == trace
 
 
-@pytest.mark.parametrize("line", [b"{", b'{"version":2}', b'"\xff\xfe"'])
-def test_a_bad_line_is_named_with_its_file_after_the_good_ones_are_read(tmp_path, line):
-    path = tmp_path / "traces.jsonl"
-    path.write_bytes(example().to_json().encode() + b"\n\n" + line + b"\n")
-    reader, good = read_traces(path), []
-    with pytest.raises(TraceFileError) as error:
-        good.extend(reader)
-    assert good == [example()]
-    assert f"{path}, line 3: " in str(error.value)
+def test_a_trace_of_version_1_that_is_damaged_says_so():
+    with pytest.raises(TraceFileError, match="a trace of version 1 that cannot be converted: .*label"):
+        from_json(json.dumps(VERSION_1 | {"root": {"label": "1.0"}}))
+    with pytest.raises(TraceFileError, match="a trace of version 1 that cannot be converted: 'root'"):
+        from_json('{"version": 1}')

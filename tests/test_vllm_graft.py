@@ -2,108 +2,29 @@
 
 import asyncio
 import contextlib
-import copy
 import gc
 import random
-import shutil
 
 import pytest
-import torch
 import vllm
+from vllm import SamplingParams, TokensPrompt
 
-from parallel_reason.engines.vllm import VllmEngine
-from parallel_reason.engines.vllm_graft import compat
+from parallel_reason.engines.vllm.graft import compat
+from parallel_reason.engines.vllm.graft.messages import GraftRequest, PinnedTokens
 from parallel_reason.errors import EngineError, InputError, ModelError
-from tests.house import House, ask, preemptions, scheduling_ahead
+from tests.house import ask, preemptions, scheduling_ahead
+from tests.joining import AbortError, Joining
 from tests.letters import build_endless, words
+from tests.other_weights import other_weights
 
 BLOCKS = 40  # of 32 tokens
-
-
-class AbortError(Exception):
-    pass
-
-
-class Joining(House):
-    """One whose engine grafts."""
-
-    def __init__(self, folder, **options):
-        super().__init__(folder, VllmEngine.start(folder, graft=True, **options))
-        self.number = 0
-
-    def name(self):
-        self.number += 1
-        return str(self.number)
-
-    async def draw(self, ids, tokens, seed=None, cue=None, mask=None, **options):
-        """What a request samples: exact, aborted or not; ``cue`` is called with the request's name as it begins.
-
-        Raises:
-            AbortError: it was.
-        """
-        name = self.name()
-        if cue:
-            cue(name)
-        decoded = await self.engine.generate(ask(name, ids, tokens, temperature=1.0, seed=seed, **options))
-        if decoded.ids:
-            self.check(ids, decoded, options.get("positions"), mask, drawn=True)
-        if decoded.reason == "abort":
-            raise AbortError
-        assert len(decoded.ids) == tokens
-        return decoded
-
-    async def family(self, prompt, lengths, seed, glue=(7, 8), cue=None):
-        """A parent, children that are sampled side by side, and all that a join of them is made from.
-
-        Returns:
-            KV to release; and ids, positions, mask and held KV of the join.
-        """
-        parent = await self.draw(prompt, 0, cue=cue, keep=True)
-        sampled = await asyncio.gather(*(
-            self.draw([*prompt, 1 + n], length, seed + n, cue, held=(parent.kv,), keep=True)
-            for n, length in enumerate(lengths)
-        ))  # fmt: skip
-        whole = await asyncio.gather(*(
-            self.draw([*prompt, 1 + n, *child.ids], 0, cue=cue, held=(child.kv,), keep=True)
-            for n, child in enumerate(sampled)
-        ))  # fmt: skip
-        begin, ids, positions = len(prompt), list(prompt), list(range(len(prompt)))
-        parts, own = [parent.kv[:begin]], []
-        for n, (child, kv) in enumerate(zip(sampled, whole, strict=True)):
-            ids += [1 + n, *child.ids]
-            positions += range(begin, begin + 1 + len(child.ids))
-            own += [n] * (1 + len(child.ids))
-            parts.append(kv.kv[begin:])
-            kv.kv.release()
-            child.kv.release()
-        parent.kv.release()
-        last = max(positions)
-        ids += glue
-        positions += range(last + 1, last + 1 + len(glue))
-        mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-        for one, a in enumerate(own):
-            for other, b in enumerate(own):
-                if a != b:
-                    mask[begin + one, begin + other] = False
-        return ids, positions, mask, tuple(parts)
-
-    async def join(self, prompt, lengths, seed, tokens, between=None, cue=None):
-        ids, positions, mask, held = await self.family(prompt, lengths, seed, cue=cue)
-        try:
-            if between:
-                await between()
-            joined = await self.draw(ids, tokens, seed, cue, mask, positions=positions, held=held)
-        finally:
-            for kv in held:
-                kv.release()
-        return ids, joined
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in step", "ahead"])
 def house(request, tmp_path_factory):
     """A model that never ends by itself, in so little memory that a few joins at once do not fit; and once more on a
     vLLM that schedules a step ahead, as it does on GPUs."""
-    if request.param and vllm.__version_tuple__[:2] < compat.AHEAD:
+    if request.param and vllm.__version_tuple__[:2] < compat.ASYNC_SCHEDULING:
         pytest.skip("grafts are refused on this vLLM while it schedules ahead")
     folder = build_endless("Qwen3", tmp_path_factory.mktemp("endless"), head_dim=32)
     with scheduling_ahead() if request.param else contextlib.nullcontext():
@@ -117,13 +38,13 @@ def house(request, tmp_path_factory):
 def nothing_is_held_in_the_end(house):
     yield
     assert house.run(house.engine.kv_is_free())
-    assert len(house.engine.joins.pins) == 0
+    assert len(house.engine.graft_client.references) == 0
 
 
 def test_forks_and_joins_compute_nothing_again(house):
     async def rounds():
         prompt = words(1, 75)
-        parent = await house.engine.generate(ask("parent", prompt, 9, keep=True))
+        parent = await house.engine.generate(ask("parent", prompt, 9, keep_kv=True))
         assert len(parent.kv) in (83, 84)  # the newest token's KV is there if a step ran ahead
         ids = (prompt + parent.ids)[: len(parent.kv)]
         child = await house.engine.generate(ask("child", [*ids, 5], 4, held=(parent.kv,)))
@@ -155,9 +76,9 @@ def test_pins_that_a_reset_took_are_computed_again(house):
     async def reset():
         await house.engine.llm.reset_prefix_cache(reset_connector=True)
 
-    before = house.engine.joins.repeated
+    before = house.engine.graft_client.repeated
     house.run(house.join(words(3, 70), (20, 37), 70, 20, between=reset))
-    assert house.engine.joins.repeated > before
+    assert house.engine.graft_client.repeated > before
 
 
 @pytest.mark.parametrize("cancelled", [(), (0,), (0, 2)])
@@ -165,7 +86,7 @@ def test_blocks_that_could_not_be_copied_are_never_found_again(house, cancelled)
     tail = 70  # more than two blocks that each request computes behind the same join
 
     async def crowd():
-        ids, positions, mask, held = await house.family(words(8, 70), (20, 37), 30, glue=words(0, tail))
+        ids, positions, mask, held = await house.family(words(8, 70), (20, 37), 30, suffix=words(0, tail))
 
         def start(number):
             own = [*ids[:-tail], *words(20 + number, tail)]
@@ -186,19 +107,15 @@ def test_blocks_that_could_not_be_copied_are_never_found_again(house, cancelled)
             kv.release()
         return [end for end in (*ends, *again) if isinstance(end, BaseException)]
 
-    before = house.engine.joins.repeated
+    before = house.engine.graft_client.repeated
     assert len(house.run(crowd())) == len(cancelled)
-    assert house.engine.joins.repeated > before
+    assert house.engine.graft_client.repeated > before
 
 
 def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
     old, plain = house.engine.model, house.plain
-    other = copy.deepcopy(plain)
-    with torch.no_grad():
-        for weights in other.parameters():
-            weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)) * 0.02)
-    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
-    other.save_pretrained(tmp_path)
+    other = other_weights(old, plain, tmp_path)
+    first = house.engine.policy_version
 
     async def swap(folder, reference):
         running = asyncio.create_task(house.engine.generate(ask("running", words(6, 50), 400)))
@@ -207,21 +124,23 @@ def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
         house.plain = reference
         return await running
 
-    assert house.run(swap(str(tmp_path), other)).reason == "length"
-    house.run(house.join(words(3, 70), (20, 37), 70, 20, between=lambda: swap(old, plain)))
+    assert house.run(swap(str(tmp_path), other)).finish_reason == "length"
+    _, joined = house.run(house.join(words(3, 70), (20, 37), 70, 20, between=lambda: swap(old, plain)))
+    assert joined.policy_versions == [first + 2] * 20
     house.run(house.join(words(3, 70), (20, 37), 70, 20))
     with pytest.raises(ModelError, match="no model '/no/model'"):
         house.run(house.engine.update_weights("/no/model"))
+    assert house.engine.policy_version == first + 2
 
 
 def test_joins_that_do_not_fit_side_by_side_lose_blocks_and_pins_and_are_still_exact(house):
     async def crowd():
         await asyncio.gather(*(house.join(words(n, 90), (60, 61, 62), 100 + 10 * n, 150) for n in range(8)))
 
-    before, repeated = preemptions(), house.engine.joins.repeated
+    before, repeated = preemptions(), house.engine.graft_client.repeated
     house.run(crowd())
     assert preemptions() > before
-    assert house.engine.joins.repeated > repeated
+    assert house.engine.graft_client.repeated > repeated
 
 
 def test_a_join_that_cannot_fit_beside_its_children_says_so(house):
@@ -252,7 +171,7 @@ def test_aborts_and_cancels_leave_nothing_behind_and_the_others_exact(house, see
             if fate == "cancel":
                 task.cancel()
             else:
-                striking.append(loop.create_task(house.engine.abort(name)))
+                striking.append(loop.create_task(house.engine.abort([name])))
 
         return await house.join(words(number, 40), (30, 20), 10 * number, 40, cue=cue)
 
@@ -266,7 +185,7 @@ def test_aborts_and_cancels_leave_nothing_behind_and_the_others_exact(house, see
 
 def test_what_cannot_be_grafted_is_refused(house):
     async def refuse():
-        kv = (await house.engine.generate(ask("kept", words(5, 40), 0, keep=True))).kv
+        kv = (await house.engine.generate(ask("kept", words(5, 40), 0, keep_kv=True))).kv
         assert len(kv) == 40
         two = kv[:20], kv[10:30]
         with pytest.raises(InputError, match="at least one id"):
@@ -282,3 +201,32 @@ def test_what_cannot_be_grafted_is_refused(house):
             await house.engine.generate(ask("released", words(5, 41), 1, held=(kv,)))
 
     house.run(refuse())
+
+
+GARBAGE = [
+    {},
+    {"do_remote_prefill": True},
+    {"graft_request": "no JSON"},
+    {"graft_request": {"floor": 0}},
+    {"graft_request": '{"tokens": [["pin", 0, "20"]]}'},
+    {"graft_request": '{"tokens": [["pin", 5, 5]]}'},
+    {"graft_request": '{"floor": 9}'},
+    {"graft_request": '{"unknown": 1}'},
+    {"release_pins": '{"names": "all"}'},
+    GraftRequest(tokens=[PinnedTokens("pin", 0, 1000)]).parameters(),
+]
+
+
+@pytest.mark.parametrize("parameters", GARBAGE, ids=range(len(GARBAGE)))
+def test_a_message_that_is_not_valid_fails_its_request_alone(house, parameters):
+    async def send():
+        params = SamplingParams(max_tokens=5, extra_args={"kv_transfer_params": parameters})
+        other = asyncio.create_task(house.engine.generate(ask("other", words(9, 40), 30)))
+        prompt = TokensPrompt(prompt_token_ids=words(9, 40))
+        outputs = [output async for output in house.engine.llm.generate(prompt, params, "invalid")]
+        house.check(words(9, 40), await other)
+        return outputs[-1].outputs[0]
+
+    output = house.run(send())
+    assert output.finish_reason == "error"
+    assert not output.token_ids

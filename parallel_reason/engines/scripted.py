@@ -4,6 +4,7 @@ Everything but the choice of tokens is as in any engine: stops, bounds, streamin
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput, TokenDelta
+from parallel_reason.engines.scripted_kv import ScriptedKVHandle, check_held, context_of
 from parallel_reason.engines.stops import StopTexts
 from parallel_reason.errors import EngineError, InputError
 
@@ -30,10 +32,15 @@ class ScriptedEngine:
 
     name = "scripted"
     model = "scripted"
-    capabilities = Capabilities(graft=False, update_weights=True)
 
     def __init__(
-        self, tokenizer: Any, next_tokens: NextTokens, *, context: int = 4000, delay_s: Delay | None = None
+        self,
+        tokenizer: Any,
+        next_tokens: NextTokens,
+        *,
+        context: int = 4000,
+        delay_s: Delay | None = None,
+        graft: bool = True,
     ) -> None:
         """No request has come yet.
 
@@ -41,18 +48,21 @@ class ScriptedEngine:
             next_tokens: what follows a request's context and the tokens that it sampled; an empty list ends it as at a
                 stop, and if it raises, the request fails.
             delay_s: seconds before each token of a request, infinite if it only ends when it is aborted; 0 if None.
+            graft: whether requests return KV handles, which are checked for their tokens when they are used.
         """
         self.tokenizer = tokenizer
         self.context = context
         self.vocabulary = len(tokenizer)
         self.eos_ids = frozenset({tokenizer.eos_token_id})
         self.admission = Admission(None, 1)
+        self.capabilities = Capabilities(graft, update_weights=True)
         self.policy_version = 0
         self.requests: list[EngineRequest] = []
         self.outputs: list[RequestOutput] = []
         self._next_tokens = next_tokens
         self._delay_s = delay_s
         self._aborts: dict[str, asyncio.Event] = {}  # of the requests that run
+        self._kv: set[ScriptedKVHandle] = set()  # not released
         self._closed = False
 
     @classmethod
@@ -84,7 +94,8 @@ class ScriptedEngine:
             raise InputError(f"a request with the id {request.id!r} runs already")
         if not 0 < len(request.ids) <= self.context:
             raise InputError(f"a request has between 1 and {self.context} ids, not {len(request.ids)}")
-        output = RequestOutput()
+        check_held(request, self._kv)
+        output = RequestOutput(cached_tokens=sum(map(len, request.held)))
         self.requests.append(replace(request, ids=list(request.ids)))
         self.outputs.append(output)
         self._aborts[request.id] = asyncio.Event()
@@ -102,6 +113,9 @@ class ScriptedEngine:
             raise EngineError("engine 'scripted' was closed")
         for delta in unreported:
             report(delta)
+        if request.keep_kv and output.finish_reason != "abort":
+            tokens, first = context_of(request), (request.positions or range(len(request.ids)))[-1] + 1
+            output.kv = ScriptedKVHandle([*tokens, *zip(output.ids, itertools.count(first))], self._kv)
         return output
 
     async def abort(self, request_ids: Collection[str]) -> None:
@@ -119,8 +133,8 @@ class ScriptedEngine:
         self.policy_version += 1
 
     async def kv_is_free(self) -> bool:
-        """Whether no request runs."""
-        return not self._aborts
+        """Whether no request runs and no handle is left."""
+        return not self._aborts and not self._kv
 
     async def close(self) -> None:
         """Fail what still runs."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from parallel_reason.dialects import options_of
 from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Reject, Rewrite, StartFork, ids_of
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.engines.stops import StopTexts
@@ -52,6 +53,7 @@ def parse(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int], m
     threads = records(replay.root)
     return Trace(
         dialect=dialect.name,
+        dialect_options=options_of(dialect),
         model=model,
         prompt=decode(tokenizer, prompt),
         prompt_ids=prompt,
@@ -70,16 +72,16 @@ def problems(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int]
 def _unbalanced(tags: Tags, ids: list[int]) -> Iterable[Problem]:
     """Tags that close nothing, and tags that nothing closes."""
     open_tags = []
-    for mark in tags.marks(ids):
-        if f"{mark.name}_end" in tags.literals:
-            open_tags.append(mark)
-        elif mark.name.endswith("_end") and mark.name.removesuffix("_end") in tags.literals:
-            if open_tags and f"{open_tags[-1].name}_end" == mark.name:
+    for match in tags.matches(ids):
+        if f"{match.name}_end" in tags.literals:
+            open_tags.append(match)
+        elif match.name.endswith("_end") and match.name.removesuffix("_end") in tags.literals:
+            if open_tags and f"{open_tags[-1].name}_end" == match.name:
                 open_tags.pop()
             else:
-                yield Problem(mark.start, f"{tags.literals[mark.name]} closes nothing")
-    for mark in open_tags:
-        yield Problem(mark.start, f"{tags.literals[mark.name]} is not closed")
+                yield Problem(match.start, f"{tags.literals[match.name]} closes nothing")
+    for match in open_tags:
+        yield Problem(match.start, f"{tags.literals[match.name]} is not closed")
 
 
 class _Replay:

@@ -208,6 +208,8 @@ class TraceRun:
                 await self._run_children(thread)
                 continuation = self.dialect.join(live.thread_view(), [child.live.result() for child in thread.children])
                 end = await self._close_children(thread, continuation)
+                if rule == "graft" and not ids_of(continuation.inserts):  # its last token would see its siblings' KV
+                    end = end or ("failed", f"dialect {self.dialect.name!r} wrote nothing after a graft")
         finally:
             live.waiting_s += self._now() - begun
             for child in (child for child in fork.children if child.status is None):  # they never ran

@@ -147,7 +147,7 @@ class Session:
             group = uuid.uuid4().hex
             name = tasks[number] if tasks is not None else prompt.text
             samples += [(number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip]
-        traces = await self._call(_gathered([one(*each) for each in samples]))
+        traces = await self._call(_gathered(one, samples))
         if failures:
             raise CallbackError(traces, failures)
         return traces
@@ -299,11 +299,11 @@ class Session:
             self._calls.discard(task)
 
 
-async def _gathered(work: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """All of them at once; if this is cancelled, so are they."""
+async def _gathered(work: Callable[..., Coroutine[Any, Any, T]], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+    """``work`` on all arguments at once; if this is cancelled, so are they."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(work(*each)) for each in arguments]
     except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -18,6 +18,7 @@ def stop_text(sampled: list[int], stops: Stops, tokenizer: Any) -> str:
     token: str = tokenizer.convert_ids_to_tokens(sampled[-1]) if sampled else ""
     if not sampled or sampled[-1] in stops.ids or not stops.texts:
         return token
-    tail = decode(tokenizer, sampled[-4 * max(map(len, stops.texts)) :])
-    found = [(tail.rfind(text), text) for text in stops.texts if text in tail]
-    return max(found)[1] if found else token
+    tail = sampled[-4 * max(map(len, stops.texts)) :]
+    before, text = len(decode(tokenizer, tail[:-1])), decode(tokenizer, tail)
+    completed = [(end, stop) for stop in stops.texts if (end := text.rfind(stop) + len(stop)) > before and stop in text]
+    return max(completed)[1] if completed else token

@@ -23,7 +23,7 @@ class Span(Record):
 
     Attributes:
         ids: token ids, [tokens].
-        origin: who wrote them: the caller, the model, or the controller; ``copied`` is what a relinearised join writes
+        origin: who wrote them: the caller, the model, or the runtime; ``copied`` is what a relinearised join writes
             again of the tokens of its children.
         logprobs: natural-log probability of each sampled token under the engine, [tokens], or empty. Of which
             distribution: `Trace.logprobs_mode`.

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from parallel_reason.errors import TraceFileError
+from parallel_reason.errors import TraceFileError, first_line
 from parallel_reason.trace.trace import Trace
 
 
@@ -26,9 +26,7 @@ def converted(line: str | bytes) -> Trace | None:
         prompt = [token for span in threads[0]["spans"] if span["origin"] == "prompt" for token in span["ids"]]
         return Trace.model_validate(old | {"version": 2, "threads": threads, "prompt_ids": prompt})
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
-        raise TraceFileError(
-            f"a trace of version 1 that cannot be converted: {type(error).__name__}: {error}"
-        ) from None
+        raise TraceFileError(f"a trace of version 1 that cannot be converted: {first_line(error)}") from None
 
 
 def _flattened(root: dict[str, Any]) -> list[dict[str, Any]]:

@@ -115,14 +115,18 @@ class Server:
             kind = response.headers.get("content-type", "").partition(";")[0]
             if kind != "text/event-stream":
                 raise self.error(f"answers {kind or 'nothing'} to stream=true")
-            events, whole = EventStream(), False
+            events, whole, finish = EventStream(), False, None
             async for part in response.aiter_bytes():  # to the end, so that the connection can be used again
                 for data in events.add(part):
                     whole = whole or data.strip() == b"[DONE]"
                     if not whole:
-                        yield self._parse(data, body)
+                        chunk = self._parse(data, body)
+                        finish = finish or chunk.finish
+                        yield chunk
         if not whole:
             raise NoAnswerError("broke off its answer", down=True)
+        if not finish:
+            raise self.error("ended its answer without a finish_reason")
 
     async def kv_in_use(self) -> float:
         """The part of its KV that requests hold, 0 to 1; 0 from servers that do not tell."""

@@ -42,7 +42,7 @@ def add_seeded_sampler(config: Any) -> bool:
 
 
 def seed_for_runner_v2(seed: int, first_draw: int, tokens: int) -> int:
-    """vLLM's ``seed`` for a request of a thread that begins with so many ids.
+    """The ``seed`` that vLLM gets for a request of a thread that begins with so many ids.
 
     A token's noise is a function of this seed and of the token's place, so a request that is cut in two goes on with
     the noise it would have had, and every other request of the thread gets other noise.

@@ -1,4 +1,4 @@
-"""How vLLM's processes are started: what they inherit, where their words go, and what ends them."""
+"""How vLLM's processes are started: what they inherit, where they log, and what ends them."""
 
 import contextlib
 import os
@@ -25,25 +25,25 @@ _one_at_a_time = threading.Lock()
 
 
 def register() -> None:
-    """What vLLM calls in each of its processes before it loads a model, an entry point ``vllm.general_plugins``.
+    """The entry point ``vllm.general_plugins``: vLLM calls it in each of its processes before it loads a model.
 
-    In processes that `starting` is not around it does nothing.
+    It does nothing in processes that were not started within `starting`.
     """
     owner = int(os.environ.get(OWNER, 0))
     if os.getppid() == owner:
         signal.signal(signal.SIGURG, lambda *_: None)
         threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     if os.environ.get(GRAFT):
-        from parallel_reason.engines.vllm_graft.positions import register_models
+        from parallel_reason.engines.vllm.graft.positions import register_models
 
         register_models()
 
 
 def _end_with(owner: int) -> None:
-    """End this process, and so those below it, when its owner was killed and could not close the engine.
+    """End this process, and so its children, when its owner was killed and could not close the engine.
 
-    Meanwhile see to it that it notices when it shall end: a signal that came to another thread does not wake the main
-    one from waiting for a request, where Python could handle it.
+    Until then, wake the main thread every second: a signal to end the process that arrives on another thread does not
+    wake it from waiting for a request, and Python handles signals on the main thread only.
     """
     while os.getppid() == owner:
         time.sleep(1)
@@ -55,7 +55,7 @@ def _end_with(owner: int) -> None:
 def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
     """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
 
-    - Their standard error goes to a log file, which is yielded; it stays if the start fails.
+    - Their standard error goes to a log file, whose path is yielded.
     - Without ``compile``, torch.compile is off in them: vLLM compiles parts of its sampler even in eager mode, which
       delays the first token by tens of seconds on CPUs.
     - With ``graft``, models are loaded so that joins can graft.

@@ -10,7 +10,7 @@ _FIRST_AND_LAST = 1 << 30  # tokens between two outputs of a request: its first 
 
 
 def vllm_sampling_params(request: EngineRequest, graft: Message | None, seeded_sampler: bool) -> Any:
-    """vLLM's ``SamplingParams`` of a request.
+    """The ``SamplingParams`` that vLLM gets for a request.
 
     vLLM turns no token into text and gets no stop texts: its detokenizer reads the end of the prompt too.
 
@@ -22,7 +22,7 @@ def vllm_sampling_params(request: EngineRequest, graft: Message | None, seeded_s
     from vllm.sampling_params import RequestOutputKind
 
     sampling, seed = request.sampling, request.seed if request.sampling.temperature > 0 else None
-    temperature, extra_args = sampling.temperature, {}
+    temperature, extra_args = sampling.temperature, dict[str, Any]()
     if seed is not None and seeded_sampler:
         temperature = 0.0  # vLLM takes the one token that the processor leaves
         draw = SeededDraw(

@@ -1,11 +1,13 @@
-"""Joins that recompute nothing, on a vLLM that nobody has changed; docs/graft.md shows how.
+"""Joins that recompute nothing, on an unpatched vLLM; docs/graft.md shows how.
 
 What runs where:
 
-- `facts`, `pins`: in our process. What a request must tell vLLM of the KV it begins with, and who holds which KV.
-- `connector` with `keeper`: in vLLM's scheduler. Pinned blocks, and which of them a request begins with.
-- `connector` with `copier`, and `positions`: in vLLM's workers. Tokens' KV copied, and rotary positions.
-- `compat`: all that differs between versions and devices.
+- In this process: `client` runs requests, `kv_sources` and `request` know what they begin with, `kv_references` and
+  `kv_handle` count who needs which KV.
+- In vLLM's scheduler: `connector` with `pinned_blocks`. Which pinned blocks a request begins with.
+- In vLLM's workers: `connector` with `copier`, and `positions`. KV copied token by token, and rotary positions.
+- Between them: `messages`.
+- `compat`: what differs between versions and devices.
 """
 
-CONNECTOR = "parallel_reason.engines.vllm_graft.connector"
+CONNECTOR = "parallel_reason.engines.vllm.graft.connector"

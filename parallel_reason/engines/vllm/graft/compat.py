@@ -1,19 +1,21 @@
-"""All that differs between versions of vLLM and between devices; the only place that names what vLLM keeps private."""
+"""What differs between versions of vLLM and between devices, and what it keeps private, as far as grafts need it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from parallel_reason.engines.vllm_graft import CONNECTOR
+from parallel_reason.engines.vllm.compat import version
+from parallel_reason.engines.vllm.graft import CONNECTOR
+from parallel_reason.engines.vllm.graft.messages import ReleasePins, Salt
 
 if TYPE_CHECKING:
     import torch
 
 TESTED = (0, 26), (0, 32)  # the oldest and the newest minor version of vLLM that the tests were run on
-AHEAD = (0, 30)  # the first on which the tests of grafts pass while vLLM schedules a step ahead; older ones hang
+ASYNC_SCHEDULING = (0, 30)  # the first on which the tests of grafts pass with async scheduling; older ones hang
 
 
-def options() -> dict[str, Any]:
-    """What vLLM is started with to graft; a request whose pin is lost shall fail, not be computed as plain text."""
+def engine_options() -> dict[str, Any]:
+    """Options that vLLM is started with to graft; a request whose pin is lost fails, and is not computed plainly."""
     from vllm.config import KVTransferConfig
 
     connector = KVTransferConfig(
@@ -22,26 +24,19 @@ def options() -> dict[str, Any]:
         kv_role="kv_both",
         kv_load_failure_policy="fail",
     )
-    in_step = {} if _version() >= AHEAD else {"async_scheduling": False}
-    return {"kv_transfer_config": connector, **in_step}
+    scheduling = {} if version() >= ASYNC_SCHEDULING else {"async_scheduling": False}
+    return {"kv_transfer_config": connector, **scheduling}
 
 
-def _version() -> tuple[int, int]:
-    import vllm
-
-    major, minor = vllm.__version_tuple__[:2]
-    return int(major), int(minor)
-
-
-def why_not(config: Any) -> str | None:
+def refusal(config: Any) -> str | None:
     """Why an engine with this ``VllmConfig`` cannot graft, or None if it can.
 
     Needed is one rotary position a token and one KV cache group in which every layer attends to everything.
     """
     oldest, newest = TESTED
-    if not oldest <= _version() <= newest:
+    if not oldest <= version() <= newest:
         known = " to ".join(f"{major}.{minor}" for major, minor in TESTED)
-        return "vLLM {}.{} is installed, and grafting is known to be exact on {} only".format(*_version(), known)
+        return "vLLM {}.{} is installed, and grafting is known to be exact on {} only".format(*version(), known)
     model, parallel = config.model_config, config.parallel_config
     text = model.hf_text_config
     windows = any("sliding" in kind or "chunk" in kind for kind in getattr(text, "layer_types", None) or ())
@@ -58,7 +53,8 @@ def why_not(config: Any) -> str | None:
         "it is replicated (data parallel), and a pin lies on one replica": parallel.data_parallel_size > 1,
         "its context is spread over several devices": parallel.decode_context_parallel_size > 1,
         "its batches are split in two (DBO)": parallel.use_ubatching,
-        "it schedules ahead, on vLLM before 0.30": config.scheduler_config.async_scheduling and _version() < AHEAD,
+        "scheduling is asynchronous, on vLLM before 0.30": config.scheduler_config.async_scheduling
+        and version() < ASYNC_SCHEDULING,
         "LoRA is on": config.lora_config is not None,
         "its KV cache is quantised": config.cache_config.cache_dtype not in ("auto", "bfloat16", "float16", "float32"),
         "prefix caching is off": not config.cache_config.enable_prefix_caching,
@@ -81,27 +77,12 @@ def full_attention(kv_cache_config: Any) -> bool:
     )
 
 
-def every(tokens: int) -> dict[str, int]:
-    """Sampling parameters of a request that tells of its tokens so many at a time; before 0.27, always of each."""
-    from vllm import SamplingParams
-
-    return {"stream_interval": tokens} if "stream_interval" in SamplingParams.__struct_fields__ else {}
+async def send(llm: Any, name: str, message: ReleasePins) -> None:
+    """Bring a message to the connector in the scheduler, in a request that ends before it begins."""
+    await llm.notify_kv_transfer_request_rejected(name, message.parameters())
 
 
-def refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises for one request, or when it died; before 0.27, without a class of its own for the former."""
-    from vllm import exceptions
-    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-    return EngineDeadError, EngineGenerateError, getattr(exceptions, "VLLMError", ValueError), ValueError
-
-
-async def send(llm: Any, name: str, parameters: dict[str, Any]) -> None:
-    """Bring parameters to the connector in the scheduler, in a request that ends before it begins."""
-    await llm.notify_kv_transfer_request_rejected(name, parameters)
-
-
-def salt(request: Any, hash_function: Callable[[Any], bytes], block_size: int, salts: list[tuple[int, str]]) -> None:
+def salt_hashes(request: Any, hash_function: Callable[[Any], bytes], block_size: int, salts: list[Salt]) -> None:
     """Have a request's blocks hashed with salts; each enters the hash of the block that its token lies in."""
     from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, hash_block_tokens
 
@@ -138,7 +119,7 @@ def hash_function(config: Any) -> Callable[[Any], bytes]:
 def cpu_places(layer: "torch.Tensor", block_size: int) -> "torch.Tensor":
     """Where vLLM's CPU kernel puts each element of a token's key and value within a block of one head.
 
-    It is asked: a block whose elements are all different is written by the kernel and looked at.
+    The kernel writes a block whose elements are all different, which shows its layout.
 
     Returns:
         [block size, key and value]
@@ -150,7 +131,9 @@ def cpu_places(layer: "torch.Tensor", block_size: int) -> "torch.Tensor":
     width, count = layer.shape[3] // 2, block_size * (layer.shape[3] // 2)
     bits = {2: torch.int16, 4: torch.int32}[layer.dtype.itemsize]
     if count > 1 << 15:
-        raise RuntimeError(f"blocks of {block_size} tokens are too large to be looked at; start with block_size=32")
+        raise RuntimeError(
+            f"blocks of {block_size} tokens are too large to find their layout; start with block_size=32"
+        )
     codes = torch.arange(count).to(bits).view(layer.dtype).reshape(block_size, 1, width).contiguous()
     block = torch.zeros(1, 1, 2 * block_size, width, dtype=layer.dtype)
     keys, values = block.chunk(2, dim=2)

@@ -1,30 +1,36 @@
 """vLLM's KV connector for grafts: one half lives in the scheduler, one in each worker.
 
-A request that begins with pinned KV says so in its parameters (`facts`). The scheduler takes what its prefix cache has,
-which salted hashes keep apart from plain text, and asks the connector for the rest: those tokens are copied before the
+A request that begins with pinned KV brings a `GraftRequest`. The scheduler takes what its prefix cache has, which
+salted hashes keep apart from plain text, and asks the connector for the rest: those tokens are copied before the
 forward pass, each from its pin to the request's own block. vLLM looks up a preempted request anew, so it is grafted
-again. If a pin is gone by then and plain computing would give other KV, the request ends in an error: the engine
-computes the pins again, and repeats it. To vLLM it waits for a transfer that fails, since the blocks of such a request
-are not in the prefix cache, where those of a copy within the step would be before it is known to fail.
+again.
+
+A request ends in an error if its message is not valid, or if a pin is gone and plain computing would give other KV;
+then the client computes the pin again, and repeats it. To vLLM it waits for a transfer that fails: so its blocks never
+enter the prefix cache, where those of a copy within the step would be before it is known to fail.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
     KVConnectorRole,
 )
 
-from parallel_reason.engines.vllm_graft import compat
-from parallel_reason.engines.vllm_graft.copier import Copier
-from parallel_reason.engines.vllm_graft.facts import Facts
-from parallel_reason.engines.vllm_graft.keeper import Ints, Keeper, slots_of
-from parallel_reason.engines.vllm_graft.positions import Offsets
+from parallel_reason.engines.vllm.graft import compat
+from parallel_reason.engines.vllm.graft.copier import Copier
+from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
+from parallel_reason.engines.vllm.graft.pinned_blocks import Ints, PinnedBlocks, slots_of
+from parallel_reason.engines.vllm.graft.positions import SlotOffsets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,29 +40,36 @@ class Step(KVConnectorMetadata):  # type: ignore[misc]
     Attributes:
         sources, targets: slots, copied from and to.
         slots, offsets: the new position offsets of slots.
-        lost: requests whose pins are gone, and of each the first block that was to be copied to.
+        failed: requests that are to end in an error, and of each a block that no other request has.
     """
 
     sources: list[Ints] = field(default_factory=list)
     targets: list[Ints] = field(default_factory=list)
     slots: list[Ints] = field(default_factory=list)
     offsets: list[Ints] = field(default_factory=list)
-    lost: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Live:
-    """A request in the scheduler: what it was told, its prompt's length, and how many blocks it has."""
+class ScheduledRequest:
+    """A request with a message, while it is in the scheduler.
 
-    facts: Facts
+    Attributes:
+        message: None if it was not valid.
+        prompt: its tokens.
+        blocks: how many it has.
+        released: whether its pin was released before it was made.
+    """
+
+    message: GraftRequest | None
     prompt: int
     blocks: int = 0
-    unwanted: bool = False
+    released: bool = False
 
     @property
-    def end(self) -> int:
+    def pinned(self) -> int:
         """Tokens that come from pins: all it begins with, but its last token is computed for its logits."""
-        return min(sum(stop - start for _, start, stop in self.facts.tokens), self.prompt - 1)
+        return min(self.message.pinned, self.prompt - 1) if self.message else 0
 
 
 class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
@@ -69,140 +82,167 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             raise RuntimeError("grafting needs one KV cache group in which every layer attends to everything")
         self.block_size: int = vllm_config.cache_config.block_size
         self.slots: int = kv_cache_config.num_blocks * self.block_size
-        self.keeper = Keeper(self.block_size)
-        self.live: dict[str, Live] = {}
-        self.shifted: set[int] = set()  # blocks with offsets
+        self.pins = PinnedBlocks(self.block_size)
+        self.requests: dict[str, ScheduledRequest] = {}
+        self.blocks_with_offsets: set[int] = set()
         self.step = Step()
-        self.asked: set[str] = set()  # looked up since the last step, and not admitted
+        self.looked_up: set[str] = set()  # requests, since the last step, that were not admitted
         self.stuck = False
         self.hash_function = compat.hash_function(vllm_config)
 
     # In the scheduler.
 
     def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
-        """Meet the scheduler's blocks."""
-        self.keeper.pool = gpu_block_pool
+        """Take the scheduler's block pool."""
+        self.pins.pool = gpu_block_pool
 
     def on_new_request(self, request: Any) -> None:
-        """Note what a request was told, or release what is told to be released."""
-        told = request.kv_transfer_params or {}
-        for name in told.get("release", ()):
-            self.keeper.release(name)
-            for live in self.live.values():
-                live.unwanted |= live.facts.pin == name
-        if "floor" not in told:
+        """Validate the message of a request, and follow it."""
+        parameters = request.kv_transfer_params
+        if parameters is None:
             return
-        facts = Facts(**{name: told[name] for name in Facts.__slots__})
-        self.live[request.request_id] = Live(facts, request.num_prompt_tokens)
-        if facts.salts:
-            compat.salt(request, self.hash_function, self.block_size, facts.salts)
+        try:
+            if release := ReleasePins.read(parameters):
+                self._release(release)
+                return
+            message = GraftRequest.read(parameters)
+            if message is None or message.pinned > request.num_prompt_tokens:
+                raise ValueError("no message for grafts, or one of more pinned tokens than the prompt has")
+        except (ValidationError, ValueError) as error:
+            logger.error("request %s is refused: %s", request.request_id, error)
+            message = None
+        self.requests[request.request_id] = ScheduledRequest(message, request.num_prompt_tokens)
+        if message and message.salts:
+            compat.salt_hashes(request, self.hash_function, self.block_size, message.salts)
+
+    def _release(self, release: ReleasePins) -> None:
+        for name in release.names:
+            self.pins.release(name)
+        for scheduled in self.requests.values():
+            scheduled.released |= scheduled.message is not None and scheduled.message.pin_as in release.names
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
         """How many more tokens come from pins, after those that the prefix cache has; and whether it waits for them."""
-        self.asked.add(request.request_id)
-        live = self.live.get(request.request_id)
+        self.looked_up.add(request.request_id)
+        scheduled = self.requests.get(request.request_id)
+        message = scheduled.message if scheduled else None
         if self.stuck:
             blocks = -(-(request.num_tokens + 1) // self.block_size)
-            if blocks > self.keeper.pool.get_num_free_blocks():
-                self.keeper.make_room(blocks, {name for name, _, _ in live.facts.tokens} if live else set())
-        if live is None or num_computed_tokens >= live.end:
+            if blocks > self.pins.pool.get_num_free_blocks():
+                self.pins.make_room(blocks, {name for name, _, _ in message.tokens} if message else set())
+        if scheduled is None:
             return 0, False
-        lost = not self.keeper.has(live.facts.tokens)
-        if lost and num_computed_tokens >= live.facts.floor:
+        if message is None:
+            return request.num_tokens - num_computed_tokens, True
+        if num_computed_tokens >= scheduled.pinned:
+            return 0, False
+        lost = not self.pins.has(message.tokens)
+        if lost and num_computed_tokens >= message.floor:
             return 0, False  # plain computing gives the same KV
-        return live.end - num_computed_tokens, lost
+        return scheduled.pinned - num_computed_tokens, lost
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """Plan the copies of a request that was admitted."""
-        self.asked.discard(request.request_id)
+        self.looked_up.discard(request.request_id)
         if not num_external_tokens:
             return
-        live = self.live[request.request_id]
-        start, block_ids = live.end - num_external_tokens, blocks.get_block_ids()[0]
-        if not self.keeper.has(live.facts.tokens):
-            self.step.lost[request.request_id] = block_ids[start // self.block_size]
+        scheduled = self.requests[request.request_id]
+        message, block_ids = scheduled.message, blocks.get_block_ids()[0]
+        if message is None:
+            self.step.failed[request.request_id] = block_ids[(request.num_tokens - 1) // self.block_size]
             return
-        self.step.sources.append(self.keeper.slots(live.facts.tokens, start)[:num_external_tokens])
-        self.step.targets.append(slots_of(block_ids, start, live.end, self.block_size))
+        start = scheduled.pinned - num_external_tokens
+        if not self.pins.has(message.tokens):
+            self.step.failed[request.request_id] = block_ids[start // self.block_size]
+            return
+        self.step.sources.append(self.pins.slots(message.tokens, start)[:num_external_tokens])
+        self.step.targets.append(slots_of(block_ids, start, scheduled.pinned, self.block_size))
 
     def build_connector_meta(self, scheduler_output: Any) -> Step:
         """What the workers do before this step's forward pass."""
-        if self.live or self.shifted:  # else nothing in the batch has an offset, or a block that had one
-            self._place(scheduler_output)
-        self.stuck = scheduler_output.total_num_scheduled_tokens == 0 and bool(self.asked)
-        self.asked.clear()
+        if (
+            self.requests or self.blocks_with_offsets
+        ):  # else nothing in the batch has an offset, or a block that had one
+            self._set_offsets(scheduler_output)
+        self.stuck = scheduler_output.total_num_scheduled_tokens == 0 and bool(self.looked_up)
+        self.looked_up.clear()
         step, self.step = self.step, Step()
         return step
 
-    def _place(self, scheduler_output: Any) -> None:
-        """Look at the blocks that requests were given for this step."""
+    def _set_offsets(self, scheduler_output: Any) -> None:
+        """Set the offsets of all blocks that requests were given for this step."""
         for new in scheduler_output.scheduled_new_reqs:
-            self._offset(new.req_id, new.block_ids[0], new.num_computed_tokens // self.block_size, whole=True)
+            self._set_offsets_of(new.req_id, new.block_ids[0], new.num_computed_tokens // self.block_size, whole=True)
         old = scheduler_output.scheduled_cached_reqs
         for request_id, block_ids, computed in zip(
             old.req_ids, old.new_block_ids, old.num_computed_tokens, strict=True
         ):
             if block_ids is not None:
                 whole = request_id in old.resumed_req_ids
-                self._offset(request_id, block_ids[0], computed // self.block_size if whole else 0, whole)
+                self._set_offsets_of(request_id, block_ids[0], computed // self.block_size if whole else 0, whole)
 
-    def _offset(self, request_id: str, block_ids: list[int], first: int, whole: bool) -> None:
-        """Have the blocks of a request that it will write to hold its offsets: all after ``first`` of these."""
-        live = self.live.get(request_id)
-        before = live.blocks if live and not whole else 0
-        if live:
-            live.blocks = before + len(block_ids)
+    def _set_offsets_of(self, request_id: str, block_ids: list[int], first: int, whole: bool) -> None:
+        """Set the offsets of the blocks that a request will write to: all after ``first`` of these.
+
+        Args:
+            whole: whether these are all its blocks, not only new ones.
+        """
+        scheduled = self.requests.get(request_id)
+        before = scheduled.blocks if scheduled and not whole else 0
+        if scheduled:
+            scheduled.blocks = before + len(block_ids)
         new = block_ids[first:]
-        if live is None or not live.facts.offsets:
-            new = [block for block in new if block in self.shifted]
-            self.shifted.difference_update(new)
+        if scheduled is None or scheduled.message is None or not scheduled.message.offsets:
+            new = [block for block in new if block in self.blocks_with_offsets]
+            self.blocks_with_offsets.difference_update(new)
             offsets = np.zeros(len(new) * self.block_size, dtype=np.int64)
         else:
-            self.shifted.update(new)
+            self.blocks_with_offsets.update(new)
             start = (before + first) * self.block_size
             places = np.arange(start, start + len(new) * self.block_size)
-            begins, values = np.array([(0, 0), *live.facts.offsets]).T
+            begins, values = np.array([(0, 0), *scheduled.message.offsets]).T
             offsets = values[np.searchsorted(begins, places, side="right") - 1]
         if new:
             self.step.slots.append(slots_of(new, 0, len(new) * self.block_size, self.block_size))
             self.step.offsets.append(offsets)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
-        """Pin what a request asked to have kept, and say how many tokens that is."""
-        live = self.live.pop(request.request_id, None)
-        self.asked.discard(request.request_id)
-        if live is None or live.facts.pin is None or live.unwanted or request.status.name == "FINISHED_ERROR":
+        """Pin the blocks of a request that asked for it, and report how many of its tokens have KV there."""
+        scheduled = self.requests.pop(request.request_id, None)
+        self.looked_up.discard(request.request_id)
+        pin_as = scheduled.message.pin_as if scheduled and scheduled.message and not scheduled.released else None
+        if pin_as is None or request.status.name == "FINISHED_ERROR":
             return False, None
         tokens = min(request.num_computed_tokens, request.num_tokens, len(block_ids) * self.block_size)
-        self.keeper.pin(live.facts.pin, block_ids, tokens)
-        return False, {"kept": tokens}
+        self.pins.pin(pin_as, block_ids, tokens)
+        return False, {"pinned": tokens}
 
     def reset_cache(self) -> bool:
-        """Let go of every pin, as a change of weights needs it."""
-        self.keeper.release_all()
+        """Release every pin, as new weights need it."""
+        self.pins.release_all()
         return True
 
     # In a worker.
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
-        """Meet the cache."""
-        if not Offsets.models:
+        """Take the cache of this worker."""
+        if not SlotOffsets.models:
             raise RuntimeError(
                 "the model was loaded without parallel_reason's vLLM plugin: install parallel-reason as a package, "
                 "and name parallel_reason in VLLM_PLUGINS if that is set"
             )
         self.copier = Copier(kv_caches, self.block_size)
-        Offsets.table = torch.zeros(self.slots, dtype=torch.int64, device=self.copier.device)
-        Offsets.unused = self.copier.device.type == "cpu"
+        SlotOffsets.table = torch.zeros(self.slots, dtype=torch.int64, device=self.copier.device)
+        SlotOffsets.unused = self.copier.device.type == "cpu"
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
-        """Take up a step, before its forward pass."""
+        """Set new offsets before the forward pass of a step."""
         super().bind_connector_metadata(connector_metadata)
         step: Any = connector_metadata
         if step.slots:
             slots, offsets = (self._tensor(parts) for parts in (step.slots, step.offsets))
-            Offsets.table[slots] = offsets  # type: ignore[index]
-            Offsets.unused = Offsets.unused and not offsets.any()
+            SlotOffsets.table[slots] = offsets  # type: ignore[index]
+            SlotOffsets.unused = SlotOffsets.unused and not offsets.any()
 
     def _tensor(self, parts: Iterable[Ints]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(list(parts))).to(self.copier.device)
@@ -214,15 +254,15 @@ class GraftConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self.copier(np.concatenate(step.sources), np.concatenate(step.targets))
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[None, set[str]]:
-        """Requests whose wait is over: those that lost a pin."""
-        return None, set(self._get_connector_metadata().lost)
+        """Requests whose wait is over: those that fail."""
+        return None, set(self._get_connector_metadata().failed)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        """Of each of these a block that no other request has: it tells vLLM that their transfer has failed."""
-        return set(self._get_connector_metadata().lost.values())
+        """A block of each of these; with it vLLM knows that their transfer failed."""
+        return set(self._get_connector_metadata().failed.values())
 
     def has_connector_metadata(self) -> bool:
-        """Nothing is moved layer by layer, so vLLM need not call in on each of them."""
+        """Nothing is moved layer by layer, so vLLM need not call the hooks of layers."""
         return False
 
     def wait_for_layer_load(self, layer_name: str) -> None:

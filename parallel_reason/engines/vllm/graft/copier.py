@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from parallel_reason.engines.vllm_graft import compat
+from parallel_reason.engines.vllm.graft import compat
 
 Ints = NDArray[np.int64]
 

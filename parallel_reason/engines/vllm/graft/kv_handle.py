@@ -17,7 +17,7 @@ class VllmKVHandle:
         references.hold(source)
 
     @property
-    def slice(self) -> SourceSlice:
+    def source_slice(self) -> SourceSlice:
         """Where it is pinned.
 
         Raises:
@@ -36,7 +36,7 @@ class VllmKVHandle:
         start, stop, step = part.indices(self._length)
         if step != 1:
             raise InputError(f"KV is cut into consecutive tokens, not by steps of {step}")
-        source, first, _ = self.slice
+        source, first, _ = self.source_slice
         return VllmKVHandle(self.references, source, first + start, first + max(start, stop))
 
     def release(self) -> None:
@@ -60,7 +60,7 @@ def pinned_slices(references: KVReferences, request_id: str, held: tuple[KVHandl
     handles = [kv for kv in held if isinstance(kv, VllmKVHandle) and kv.references is references]
     if len(handles) != len(held):
         raise InputError(f"request {request_id!r} holds KV of another engine; KV can be used by the engine it is from")
-    slices = concatenate((kv.slice,) for kv in handles if len(kv))
+    slices = concatenate((kv.source_slice,) for kv in handles if len(kv))
     count = sum(map(len, handles))
     if count > ids:
         raise InputError(f"request {request_id!r} holds KV of {count} tokens, but has {ids} ids")

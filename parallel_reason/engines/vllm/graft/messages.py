@@ -40,9 +40,9 @@ class GraftRequest(Message):
         pin_as: the name under which its blocks are pinned when it ends.
     """
 
-    tokens: list[PinnedTokens] = []
-    salts: list[Salt] = []
-    offsets: list[Offset] = []
+    tokens: list[PinnedTokens] = Field(default_factory=list)
+    salts: list[Salt] = Field(default_factory=list)
+    offsets: list[Offset] = Field(default_factory=list)
     floor: int = Field(0, ge=0)
     pin_as: str | None = None
 

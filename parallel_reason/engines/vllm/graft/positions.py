@@ -15,13 +15,13 @@ PREFIX = "Shifted_"
 _originals: dict[str, Any] = {}
 
 
-class Offsets:
-    """Of every slot of the KV cache of this process.
+class SlotOffsets:
+    """Position offsets of all slots of the KV cache of this process.
 
     Attributes:
         table: [slots]; None before the cache is made.
         unused: whether all are 0, on a device where no forward pass is recorded to be played again.
-        models: how many models were built that use it.
+        models: how many models that use it were built.
     """
 
     table: torch.Tensor | None = None
@@ -30,7 +30,7 @@ class Offsets:
 
 
 def register_models() -> None:
-    """Load causal language models as `shifted`; which ones these are and how they are imported stays vLLM's matter."""
+    """Have vLLM load `shifted` subclasses of all causal language models in its registry."""
     from vllm import ModelRegistry
 
     for name, original in list(ModelRegistry.models.items()):
@@ -58,7 +58,7 @@ def shifted(architecture: str) -> type[Any]:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             longest = vllm_config.scheduler_config.max_num_batched_tokens + 1024  # graphs pad
             self._shifted_positions = torch.zeros(longest, dtype=torch.int64)  # on the model's device
-            Offsets.models += 1
+            SlotOffsets.models += 1
 
         def forward(self, input_ids: Any, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
             return super().forward(input_ids, shift(positions, self._shifted_positions), *rest, **named)
@@ -72,17 +72,17 @@ def shift(positions: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Positions less the offsets of the slots of this forward, in ``out``; as they are where there are none."""
     from vllm.forward_context import get_forward_context
 
-    if Offsets.unused:
+    if SlotOffsets.unused:
         return positions
     context = get_forward_context()
     slots_of_layers = context.slot_mapping
-    if Offsets.table is None or not slots_of_layers:  # while vLLM measures memory
-        if Offsets.table is not None and context.attn_metadata is not None:
+    if SlotOffsets.table is None or not slots_of_layers:  # while vLLM measures memory
+        if SlotOffsets.table is not None and context.attn_metadata is not None:
             raise RuntimeError("vLLM does not say which slots this forward pass writes, so positions cannot be shifted")
         return positions
     slots = next(iter(slots_of_layers.values()))
     count = min(len(slots), len(positions))
     out = out[: len(positions)]
     out.copy_(positions)
-    out[:count].sub_(Offsets.table[slots[:count].clamp(min=0)])  # padding has slot -1
+    out[:count].sub_(SlotOffsets.table[slots[:count].clamp(min=0)])  # padding has slot -1
     return out

@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel_reason import ParallelLLM
-from parallel_reason.countdown import held_out
-from parallel_reason.line import Line
-from parallel_reason.memory import Memory, Share
-from parallel_reason.trace import Thread
+from parallel_reason.engines.admission import Admission, ThreadBlocks, TraceBlocks
+from parallel_reason.tasks.countdown import held_out
 
 BLOCKS = 40
 AGES = 6
@@ -18,65 +16,61 @@ REQUESTS = st.lists(
 )
 
 
-def line(tokens):
-    made = Line(Thread(label="0"), depth=0)
-    made.context = [1] * tokens
-    return made
-
-
 @given(REQUESTS, st.sets(st.integers(0, 29)), st.sampled_from([8, 32]), st.randoms(use_true_random=False))
 def test_all_that_is_not_refused_gets_room_and_no_more_is_held_than_there_is(requests, unwanted, block_size, rng):
-    memory = Memory(BLOCKS, block_size, preempts=False)
-    shares = [Share(memory, age) for age in range(AGES)]
-    lines = [line(tokens) for _, tokens, _ in requests]
+    admission = Admission(BLOCKS, block_size, preempts=False)
+    traces = [TraceBlocks(admission, age) for age in range(AGES)]
+    threads = [ThreadBlocks() for _ in requests]
+    lengths = [context for _, context, _ in requests]
     ran, refused = set(), set()
 
-    async def run(number, age, sampled):
-        mine = lines[number]
-        async with shares[age].room(mine, sampled) as granted:
-            (ran if granted else refused).add(number)
-            if granted:
-                assert memory.held <= BLOCKS or memory.running == 1
+    async def run(number, age, new):
+        mine = threads[number]
+        async with traces[age].admitted(mine, lengths[number], admission.expected_tokens(0, new)) as admitted:
+            (ran if admitted.granted else refused).add(number)
+            if admitted.granted:
+                assert admission.held <= BLOCKS or admission.running == 1
                 await asyncio.sleep(0)
-                mine.context += [1] * rng.randint(0, sampled)
-        if not granted or rng.random() < 0.9:
-            shares[age].give_back(mine)
+                admitted.context = lengths[number] = lengths[number] + rng.randint(0, new)
+        if not admitted.granted or rng.random() < 0.9:
+            traces[age].give_back(mine)
 
     async def all_at_once():
-        runs = [asyncio.create_task(run(number, age, sampled)) for number, (age, _, sampled) in enumerate(requests)]
+        runs = [asyncio.create_task(run(number, age, new)) for number, (age, _, new) in enumerate(requests)]
         await asyncio.sleep(0)
         for number in unwanted & set(range(len(requests))):
-            shares[requests[number][0]].refuse(lines[number])
+            threads[number].refuse()
         await asyncio.wait_for(asyncio.gather(*runs), 10)
 
     asyncio.run(all_at_once())
     assert ran | refused == set(range(len(requests)))
     assert refused <= unwanted
-    assert memory.running == 0
-    assert memory.held == sum(share.held for share in shares) == sum(mine.blocks for mine in lines)
-    assert all(mine.blocks in (0, -(-len(mine.context) // block_size)) for mine in lines)
-    for share in shares:
-        share.close()
-    assert memory.held == 0
+    assert admission.running == 0
+    assert admission.held == sum(trace.held for trace in traces) == sum(mine.blocks for mine in threads)
+    sizes = [-(-length // block_size) for length in lengths]
+    assert all(mine.blocks in (0, size) for mine, size in zip(threads, sizes, strict=True))
+    for trace in traces:
+        trace.close()
+    assert admission.held == 0
 
 
 def test_the_oldest_trace_goes_first_and_one_that_is_cancelled_gives_back_what_it_was_promised():
-    memory, order = Memory(10, 1), []
+    admission, order = Admission(10, 1), []
 
     async def run(age, tokens):
-        share = Share(memory, age)
-        async with share.room(line(tokens), 0):
+        trace = TraceBlocks(admission, age)
+        async with trace.admitted(ThreadBlocks(), tokens, 0):
             order.append(age)
-        share.close()
+        trace.close()
 
     async def check():
-        first = Share(memory, 0)
-        async with first.room(line(10), 0):
+        first = TraceBlocks(admission, 0)
+        async with first.admitted(ThreadBlocks(), 10, 0):
             runs = [asyncio.create_task(run(age, 4)) for age in (3, 1, 4, 2)]
             await asyncio.sleep(0)
-            assert memory.running == 1
+            assert admission.running == 1
         first.close()
-        assert memory.running == 2  # both were let in, and have not run yet
+        assert admission.running == 2  # both were let in, and have not run yet
         runs[1].cancel()
         await asyncio.gather(*runs, return_exceptions=True)
 
@@ -85,10 +79,10 @@ def test_the_oldest_trace_goes_first_and_one_that_is_cancelled_gives_back_what_i
 
 
 def test_children_share_the_full_blocks_of_their_parent():
-    memory = Memory(None, 32)
-    assert memory.size(100) == 4
-    assert memory.size(100, shared=70) == 2
-    assert memory.size(96, shared=96) == 0
+    admission = Admission(None, 32)
+    assert admission.size(100) == 4
+    assert admission.size(100, shared=70) == 2
+    assert admission.size(96, shared=96) == 0
 
 
 def test_a_burst_of_forks_queues_on_an_engine_that_it_would_fill():
@@ -100,5 +94,5 @@ def test_a_burst_of_forks_queues_on_an_engine_that_it_would_fill():
         assert {trace.status for trace in traces} == {"finished"}
         assert all(trace.ledger.kv_blocks for trace in traces)
         assert max(trace.ledger.kv_blocks for trace in roomy) > 2500
-        assert (small.engine.memory.held, small.engine.memory.running) == (0, 0)
-        assert small.run(small.engine.kv_is_free())
+        assert (small.engine.admission.held, small.engine.admission.running) == (0, 0)
+        assert small.kv_is_free()

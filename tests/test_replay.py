@@ -1,37 +1,36 @@
-"""Traces to flat text and back, on what dice roll and on public systems' own text; and what is wrong with a text."""
+"""Traces to flat text and back, on random runs and on public systems' own text; and what is wrong with a text."""
 
 import asyncio
 
 import pytest
 
-from evals.grammars import PROMPTS, tokenizer_of
-from parallel_reason import Limits, SamplingParams
-from parallel_reason.controller import Run
-from parallel_reason.dialects import OWN, bind
+from benchmarks.grammars import PROMPTS, tokenizer_of
+from parallel_reason import Limits, Session, layout
+from parallel_reason.dialects import BUILT_IN, bind
 from parallel_reason.errors import InputError
-from parallel_reason.flat import flatten, parse, problems
-from parallel_reason.layout import layout
-from tests.dice import Dice
+from parallel_reason.runtime.replay import parse, problems
+from parallel_reason.trace.flat import flatten
+from tests.chains import chain_engine
 
-NAMES = [dialect.name for dialect in OWN]
+NAMES = [dialect.name for dialect in BUILT_IN]
 LIMITS = Limits(depth=3, children=8, forks=6, tokens=1500, tokens_per_thread=200)
-TIMES = ["prefilled_tokens", "cached_tokens", "recomputed_tokens", "queued_s", "running_s", "waiting_s"]
+UNREAD = {"prefilled_tokens", "cached_tokens", "recomputed_tokens", "queued_s", "running_s", "waiting_s", "spans"}
+OF_A_RUN = {"logprobs", "top_logprobs", "started_s", "ended_s", "policy_version"}
+COUNTS = {"sampled_tokens", "critical_path_tokens", "forks", "threads"}
 
 
-def said(thread):
-    """A thread and all below it, without its log-probs, counts and times."""
-    fields = thread.model_dump(exclude={*TIMES, "spans", "forks"})
-    spans = [span.model_copy(update={"logprobs": []}) for span in thread.spans]
-    forks = [
-        (fork.at, fork.join, fork.shares_prefix, [said(child) for child in fork.children]) for fork in thread.forks
+def content(trace):
+    """The threads without log-probs, counts and times."""
+    return [
+        (thread.model_dump(exclude=UNREAD), [span.model_dump(exclude=OF_A_RUN) for span in thread.spans])
+        for thread in trace.threads
     ]
-    return fields, spans, forks
 
 
 def closed(trace, name):
-    """Whether every thread came to its own end, and every child that a join shall see closed its own tag."""
+    """Whether every thread came to its own end, and every child that a join sees closed its own tag."""
     own = all(thread.status == "finished" for thread in trace.threads)
-    return own and (name in ("spawn_join", "apr") or all(thread.why != "<eos>" for thread in trace.threads[1:]))
+    return own and (name in ("spawn_join", "apr") or all(t.stop_reason != "<eos>" for t in trace.threads[1:]))
 
 
 @pytest.mark.parametrize(
@@ -42,16 +41,15 @@ def test_flat_text_gives_back_the_trace(name, options):
     tokens = tokenizer_of([name])
     dialect, forked = bind(name, tokens, **options), 0
     for seed in range(60):
-        engine = Dice(tokens, name, seed, spoil=seed % 2 / 100)
-        prompt = engine.ids(PROMPTS.get(name, "ab"))
-        trace = asyncio.run(Run(engine, dialect, SamplingParams(), LIMITS).trace("", prompt))
+        engine = chain_engine(tokens, name, seed, spoil=seed % 2 / 100)
+        prompt = tokens.encode(PROMPTS.get(name, "ab"), add_special_tokens=False)
+        [trace] = asyncio.run(Session(engine, dialect).run(prompt, limits=LIMITS))
         if closed(trace, name):
             again = parse(dialect, tokens, prompt, flatten(trace), model="m")
-            assert said(again.root) == said(trace.root)
-            assert again.ledger.model_dump(include={"sampled_tokens", "critical_path_tokens", "forks", "threads"}) == (
-                trace.ledger.model_dump(include={"sampled_tokens", "critical_path_tokens", "forks", "threads"})
-            )
+            assert content(again) == content(trace)
+            assert again.ledger.model_dump(include=COUNTS) == trace.ledger.model_dump(include=COUNTS)
             assert (again.dialect, again.model, again.prompt) == (name, "m", tokens.decode(prompt))
+            assert again.prompt_ids == prompt
             forked += bool(trace.root.forks)
     assert forked >= 5
 
@@ -212,7 +210,7 @@ def test_threadweaver_is_plain_text_for_who_goes_on_after_it():
     tokens = tokenizer_of(["threadweaver"])
     assert wrong("threadweaver", THREADWEAVER) == []
     trace = read("threadweaver", THREADWEAVER)
-    first, second = trace.root.forks[0].children
+    first, second = trace.children(trace.root.forks[0])
     assert [thread.text for thread in (first, second)] == [" xxx\n</Thread>", " y\n</Thread>"]
     row = layout(trace)
     seen = row.mask()[-1]
