@@ -44,5 +44,5 @@ class CallbackError(ParallelReasonError):
 
 def first_line(error: BaseException) -> str:
     """The message of an error, in one line; of several that pydantic found, the first."""
-    said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return (said.strip() or type(error).__name__).splitlines()[0]
+    message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return (message.strip() or type(error).__name__).splitlines()[0]

@@ -29,6 +29,11 @@ class TextStream:
         self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
         return text[len(before) :]
 
+    def held_back(self) -> str:
+        """The whole characters of what is held back."""
+        before = decode(self._tokenizer, self._ids[: self._shown])
+        return decode(self._tokenizer, self._ids)[len(before) :].rstrip("\ufffd")
+
     def finish(self) -> str:
         """What is held back, as text, when no more tokens come."""
         before = decode(self._tokenizer, self._ids[: self._shown])

@@ -43,7 +43,7 @@ class Joining(House):
         assert len(output.ids) == tokens or options.get("stop_texts")
         return output
 
-    async def family(self, prompt, lengths, seed, suffix=(7, 8), cue=None, **options):
+    async def family(self, prompt, lengths, seed, suffix=(6, 7), cue=None, **options):
         """A parent, children that are sampled side by side, and what a join of them begins with.
 
         Returns:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from vllm import SamplingParams, TokensPrompt
 
-from parallel_reason.engines.torch import TorchEngine
+from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.vllm import VllmEngine
 from parallel_reason.errors import EngineError, InputError
 from tests.failing_processor import FATAL, FailingProcessor
@@ -80,9 +80,9 @@ def test_where_a_thread_is_cut_into_requests_does_not_matter(house):
 def test_many_seeded_children_at_once_are_drawn_as_on_the_torch_engine(house, on_torch):
     prefix = words(4, 700)
     requests = [
-        ask(f"{n}", prefix + words(n, n), 20 + n % 7, temperature=0.5 + n % 3, top_k=n % 2 * 9, top_p=1 - n % 4 / 10, seed=n)
+        ask(f"{n}", prefix + words(n, n), 20, temperature=0.5 + n % 3, top_k=n % 2 * 9, top_p=1 - n % 4 / 10, seed=n)
         for n in range(48)
-    ]  # fmt: skip
+    ]
     mixed = [ask("greedy", prefix, 30), ask("unseeded", prefix, 30, temperature=1.0)]
     outputs = house.all(*requests, *mixed)
     assert [output.ids for output in outputs[:-2]] == [output.ids for output in on_torch.all(*requests)]
@@ -115,7 +115,7 @@ def test_the_most_likely_tokens_are_those_of_transformers(house):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_tokens_from_old_and_new_weights_are_told_apart(house, folder, tmp_path, stream):
+def test_every_token_has_the_version_of_the_weights_that_sampled_it(house, folder, tmp_path, stream):
     old, new = house.plain, other_weights(folder, house.plain, tmp_path)
     prompt, deltas, first = words(6, 40), [], house.engine.policy_version
 

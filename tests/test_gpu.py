@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from evals.grammars import build
+from benchmarks.grammars import build
 from parallel_reason import ParallelLLM
-from parallel_reason.check import BOUND, compare, load_reference
+from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.exactness import BOUND, compare, load_reference
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
+from tests.house import House, ask
+from tests.letters import build_endless, words
 
 ROUNDED = 0.05  # nats, the mean difference of bfloat16
 STARTS = {
@@ -49,7 +52,7 @@ def test_grafts_are_exact(models, runner, case, options):
     folder, reference = models(dialect_of(case))
     with ParallelLLM(folder, dialect=dialect_of(case), dtype="float32", **options) as llm:
         traces = many(llm, case, 48)
-        assert llm.run(llm.engine.kv_is_free())
+        assert llm.kv_is_free()
     assert seen_in(traces)["joined"] > 3
     assert not sum(trace.ledger.recomputed_tokens for trace in traces)
     assert max(compare(reference, trace).largest for trace in traces) < BOUND
@@ -75,4 +78,19 @@ def test_the_torch_engine_is_exact_on_cuda(models, case):
     folder, reference = models(dialect_of(case))
     with ParallelLLM(folder, dialect=dialect_of(case), engine="torch", device="cuda", dtype="float32") as llm:
         assert max(compare(reference, trace).largest for trace in many(llm, case, 24)) < BOUND
-        assert llm.run(llm.engine.kv_is_free())
+        assert llm.kv_is_free()
+
+
+def test_seeds_repeat_wherever_a_thread_is_cut(runner, tmp_path):
+    folder = build_endless("Qwen3", tmp_path, head_dim=64)
+    house = House(folder, VllmEngine.start(folder, context=2400, dtype="float32"))
+    prompt = words(1, 2100)
+
+    def drawn(name, ids, tokens, seed=5, first_draw=0):
+        return house.all(ask(name, ids, tokens, temperature=1.0, seed=seed, first_draw=first_draw))[0].ids
+
+    whole = drawn("whole", prompt, 60)
+    assert drawn("again", prompt, 60) == whole
+    assert drawn("other", prompt, 60, seed=6) != whole
+    assert drawn("tail", prompt + whole[:23], 37, first_draw=23) == whole[23:]
+    house.close()

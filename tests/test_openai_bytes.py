@@ -18,7 +18,7 @@ DRAWN = SamplingParams(temperature=1.0)
 def bytewise(tmp_path_factory):
     """An engine on a server of a random model that writes bytes, drawn by our own sampler; it never ends by itself."""
     folder = str(tmp_path_factory.mktemp("bytes"))
-    letters.build("Qwen3", folder, vocab_size=256, eos_token_id=999)
+    letters.build("Qwen3", folder, vocab_size=256, head_dim=32, eos_token_id=999)
     letters.byte_tokenizer().save_pretrained(folder)
     server = Serve(folder, tmp_path_factory.mktemp("log") / "bytes", "--logits-processors", SAMPLER)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.grammars import PROMPTS, build
+from benchmarks.grammars import build
 from parallel_reason import ParallelLLM, SamplingParams
 from parallel_reason.engines.base import EngineRequest
 from parallel_reason.engines.openai import engine as openai
@@ -15,7 +15,7 @@ from parallel_reason.engines.openai.bodies import INTERVAL
 from parallel_reason.errors import EngineError, InputError, ModelError
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.runtime.events import TokensSampled, TraceFinished
-from tests.cases import CASES, NO_GRAFT, WILD, seen_in
+from tests.cases import NO_GRAFT, WILD, many, seen_in
 from tests.fake_server import connected
 from tests.servers import LONG, SLOW, Proxy, Serve, Watched, behind
 
@@ -58,6 +58,12 @@ def fast(folder, server):
 
 
 @pytest.fixture(scope="module")
+def llm(folder, server):
+    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
 def slow(folder, servers):
     """The same on the second."""
     with connected(folder, base_url=servers[1].url) as pair:
@@ -90,28 +96,18 @@ def endless(monkeypatch):
     monkeypatch.setattr(openai, "decoding_body", lambda *of, **options: body(*of, **options) | {"ignore_eos": True})
 
 
-def traces_of(llm, count, prompt="ab"):
-    """Traces that run at once, so that forks of one meet the batches and the cache of the others."""
-    return llm.generate(prompt, DRAWN.model_copy(update={"n": count}), WILD)
-
-
 @pytest.mark.parametrize("case", NO_GRAFT)
-def test_log_probs_are_exact(folder, server, plain, monkeypatch, case):
+def test_log_probs_are_exact(llm, plain, monkeypatch, case):
     monkeypatch.setattr(openai, "FREED_S", 60)
-    dialect = case.split(",")[0]
-    options = {"dialect": dialect, "dialect_options": CASES[case]}
-    with ParallelLLM(folder, engine="openai", base_url=server.url, **options) as llm:
-        traces = traces_of(llm, 96, PROMPTS.get(dialect, "ab"))
-        assert llm.kv_is_free()
+    traces = many(llm, case, 96)
     assert seen_in(traces)["joined"]
     assert max(compare(plain, trace).largest for trace in traces) < BOUND
-    counts = [trace.ledger.cached_tokens for trace in traces if trace.ledger.cached_tokens is not None]
-    assert sum(counts) > 0
+    assert sum(thread.cached_tokens or 0 for trace in traces for thread in trace.threads) > 0
+    assert llm.kv_is_free()
 
 
-def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(folder, server, plain, endless):
-    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
-        traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
+def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, endless):
+    traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
     for compared in (compare(plain, trace) for trace in traces):
         assert (compared.best == compared.ids).all()
 
@@ -263,12 +259,11 @@ def test_tokens_come_one_by_one_in_a_stream(slow, endless):
     assert min(run(sizes(False))) >= INTERVAL
 
 
-def test_events_hold_every_sampled_token(folder, server):
+def test_events_hold_every_sampled_token(llm):
     async def watch():
         return [event async for event in llm.stream("ab", DRAWN, WILD)]
 
-    with ParallelLLM(folder, engine="openai", base_url=server.url) as llm:
-        events = asyncio.run(watch())
+    events = asyncio.run(watch())
     last = next(event for event in events if isinstance(event, TraceFinished))
     sampled = sum(len(event.ids) for event in events if isinstance(event, TokensSampled))
     assert sampled == last.trace.ledger.sampled_tokens > 0
@@ -333,11 +328,11 @@ def test_a_server_that_is_down_is_passed_over(server, plain):
         with ParallelLLM(engine="openai", base_url=[one.url, two.url]) as llm:
             two.shutdown()
             two.server_close()
-            traces = traces_of(llm, 24)
+            traces = many(llm, "spawn_join", 24)
             assert not [thread for trace in traces for thread in trace.threads if thread.status == "failed"]
             assert max(compare(plain, trace).largest for trace in traces) < BOUND
         with ParallelLLM(engine="openai", base_url=[dead, one.url]) as llm:
-            assert all(trace.status in ("finished", "length") for trace in traces_of(llm, 12))
+            assert all(trace.status in ("finished", "length") for trace in many(llm, "spawn_join", 12))
         with pytest.raises(EngineError, match="no server answers"):
             ParallelLLM(engine="openai", base_url=[dead])
 

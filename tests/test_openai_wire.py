@@ -55,13 +55,14 @@ def test_line_separators_in_metrics_do_not_end_a_line(folder):
 
 
 def test_a_stop_text_in_sampled_text_ends_a_request_and_closes_its_connection(folder):
-    def endless():
-        yield event(*b"x</P")  # vLLM's own detokenizer would have seen `</P>` in the prompt here
-        while True:
+    def long():
+        yield event(*b"x</P")
+        for _ in range(500):
             yield event(*b">yz")
             time.sleep(0.01)
+        yield event(finish="length") + DONE
 
-    with answering(folder, Reply(body=endless())) as (engine, run, server):
+    with answering(folder, Reply(body=long())) as (engine, run, server):
         seen = []
         prompt = "a</P>😀".encode()[:-1]
         output = run(engine.generate(request(stop_texts=("</P>",)), lambda delta: seen.extend(delta.ids)))
@@ -143,13 +144,15 @@ def test_counts_say_what_the_server_did(folder):
     assert {output.prefilled_tokens for output in outputs} == {2}
 
 
-def test_an_abort_ends_all_requests_at_once_and_before_the_first_token_nothing_was_prefilled(folder):
-    def hang(*first):
-        yield from first
-        while True:
-            yield b": waits\n\n"
-            time.sleep(0.01)
+def hang(*first):
+    """A body that sends comments after its first events, and never ends its last."""
+    yield from first
+    for _ in range(500):
+        yield b": waits\n\n"
+        time.sleep(0.01)
 
+
+def test_an_abort_ends_all_requests_at_once_and_before_the_first_token_nothing_was_prefilled(folder):
     replies = [Reply(body=hang(*first)) for first in ([], [event(97)], [event(97)])]
     with answering(folder, *replies) as (engine, run, _):
 
@@ -226,6 +229,20 @@ def test_after_close_an_engine_says_that_it_is_closed(folder):
         run(engine.close())
         with pytest.raises(EngineError, match="engine 'openai' is closed"):
             run(engine.generate(request()))
+
+
+def test_requests_that_run_when_an_engine_is_closed_say_that_it_is_closed(folder):
+    with answering(folder, Reply(body=hang(event(1)))) as (engine, run, _):
+
+        async def close_early():
+            begun = asyncio.Event()
+            task = asyncio.create_task(engine.generate(request(), lambda delta: begun.set()))
+            await begun.wait()
+            await engine.close()
+            with pytest.raises(EngineError, match="engine 'openai' is closed"):
+                await asyncio.wait_for(task, 3)
+
+        run(close_early())
 
 
 def test_the_weights_of_servers_cannot_be_changed(folder):

@@ -40,7 +40,7 @@ def packed(rows):
 def apart(trace):
     """Log-prob of every sampled token, depth first, from a plain causal forward of each thread's own text."""
     found = {}
-    for thread, text in read(trace):
+    for thread, text in read(trace, trace.root):
         if not text:
             continue
         logprobs = model()(torch.tensor([[token.id for token in text]])).logits[0].log_softmax(-1)
@@ -147,7 +147,7 @@ def test_a_row_is_the_same_alone_and_beside_a_longer_one():
 def test_the_comparison_sees_a_position_that_is_off_by_one():
     wanted = [apart(nested())]
     assert difference([pack(nested())], wanted) < 1e-5
-    ends = {text[-1] for _, text in read(nested())}  # what ends a thread predicts nothing
+    ends = {text[-1] for _, text in read(nested(), nested().root)}  # what ends a thread predicts nothing
     for index, token in enumerate(depth_first(nested())):
         for by in (-1, 1) if token not in ends else ():
             row = pack(nested())

@@ -255,7 +255,7 @@ def test_a_child_that_was_cancelled_before_it_ran_adds_nothing():
     ran = [request for request in over.engine.requests if request.label not in slow]
     assert trace.ledger.prefilled_tokens == sum(len(request.ids) for request in ran)
     forked = len(trace.prompt_ids) + len(ids(FORKS["0"][0]))
-    assert trace.ledger.recomputed_tokens == (forked - 1) * 2  # by 0.0 and by the parent, as nothing was cached
+    assert trace.ledger.recomputed_tokens == forked * 2  # by 0.0 and by the parent, as nothing was cached
     assert trace.thread("0.0").prefilled_tokens == forked + 2
 
 

@@ -3,6 +3,9 @@
 import itertools
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from parallel_reason.engines.stops import StopTexts
 from parallel_reason.engines.torch.engine import TorchEngine
@@ -42,6 +45,16 @@ def kept(tokenizer, texts, data):
 )
 def test_a_stop_ends_with_the_token_that_completes_it(tokenizer, texts, data, count):
     assert kept(tokenizer, texts, data) == count
+
+
+def test_a_token_that_ends_a_stop_and_begins_a_character_is_the_one_that_completes_it():
+    """Byte pairs merge across characters: here the end of a tag and the first byte of an emoji are one token."""
+    words = {character: byte for byte, character in bytes_to_unicode().items()}
+    end, first = bytes_to_unicode()[ord(">")], bytes_to_unicode()[EMOJI[0]]
+    core = Tokenizer(models.BPE({**words, end + first: 256}, merges=[(end, first)]))
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    assert kept(tokenizer, ("</a>",), [*b"x</a", 256, *EMOJI[1:]]) == 5
 
 
 def test_tokens_one_by_one_or_in_chunks_find_the_same(tokenizer):

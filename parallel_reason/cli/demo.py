@@ -92,9 +92,9 @@ def _run(
     llm: "ParallelLLM", console: Console, name: str, tasks: list[Problem], output: TraceOutput, *, serial: bool
 ) -> Row:
     limits = Limits(threads=1) if serial else Limits()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     traces = run_batch(llm, [str(task) for task in tasks], output, console, name=name, limits=limits)
-    return Row(name, serial, traces, time.perf_counter() - begun)
+    return Row(name, serial, traces, time.perf_counter() - started)
 
 
 def _table(tasks: list[Problem], rows: list[Row]) -> Table:

@@ -37,7 +37,7 @@ class Tally:
 class TraceOutput:
     """Takes finished traces, one at a time; each is written at once, and one that cannot be written stops no other.
 
-    What was not written is said in one line when it is closed.
+    What was not written is reported in one line when it is closed.
 
     Attributes:
         closed_pipe: the error by which standard output was found closed.

@@ -1,5 +1,6 @@
 """Engines decode threads: token ids in, token ids and log-probs out. Each is imported when it is started."""
 
+import os
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -27,6 +28,8 @@ async def start(name: str, model: str | None = None, **options: Any) -> Engine:
     """
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}; there is {', '.join(ENGINES)}")
+    if model is not None and model.startswith("~"):
+        model = os.path.expanduser(model)
     if name == "torch":
         from parallel_reason.engines.torch.engine import TorchEngine
 

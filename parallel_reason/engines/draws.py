@@ -46,7 +46,8 @@ def draw_tokens(logits: Tensor, draws: list[Draw]) -> Tensor:
             rows_of.setdefault((draw.temperature, draw.top_k, draw.top_p), []).append(row)
     for (temperature, top_k, top_p), rows in rows_of.items():
         scores = logits[rows]
-        scores = (scores - scores.amax(-1, keepdim=True)) / temperature  # at most 0: no temperature overflows it
+        # At most 0, so that no temperature overflows it; the smallest that is not 0 in fp32 is as good as greedy.
+        scores = (scores - scores.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
         if top_k:
             scores = TopKLogitsWarper(top_k)(None, scores)
         if top_p < 1:

@@ -18,7 +18,8 @@ class StopTexts:
     def completed_by(self, token: int) -> bool:
         """Add a token; whether the text with it contains a stop that the text before it did not."""
         self._tail += self._stream.add([token])
-        found = any(text in self._tail for text in self._texts)
+        seen = self._tail + self._stream.held_back()  # a token may end a stop and begin a character
+        found = any(text in seen for text in self._texts)
         self._tail = self._tail[max(0, len(self._tail) - self._longest + 1) :]
         return found
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError
 
@@ -41,8 +41,8 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise InputError(f"prompts are texts, lists of token ids or lists of chat messages, not {prompts!r:.60}")
     if prompts and isinstance(prompts[0], int | dict):
-        return [list(prompts)]  # type: ignore[arg-type]
-    return [list(prompt) if isinstance(prompt, tuple) else prompt for prompt in prompts]  # type: ignore[misc]
+        return [cast(Prompt, list(prompts))]
+    return [cast(Prompt, list(prompt) if isinstance(prompt, tuple) else prompt) for prompt in prompts]
 
 
 def render(prompt: Prompt, engine: Engine, limits: Limits) -> RenderedPrompt:

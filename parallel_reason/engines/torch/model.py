@@ -171,10 +171,10 @@ class Model:
             logits = self.forward([1, 1, 1, *chunk], positions, attention, [2 + len(chunk)])
         return logits
 
-    def _refusal(self, why: str) -> ModelError:
+    def _refusal(self, reason: str) -> ModelError:
         kind = type(self.net).__name__
         return ModelError(
-            f"engine 'torch' cannot run {self.name!r}: {kind} {why}; take one with rotary attention in every layer, "
+            f"engine 'torch' cannot run {self.name!r}: {kind} {reason}; take one with rotary attention in every layer, "
             "such as Llama, Mistral, Qwen or Gemma"
         )
 
