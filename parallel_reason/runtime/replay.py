@@ -25,7 +25,6 @@ from parallel_reason.engines.stops import StopTexts
 from parallel_reason.errors import InputError
 from parallel_reason.runtime import transitions
 from parallel_reason.runtime.live_thread import LiveThread, records
-from parallel_reason.runtime.stopping import stop_text, stopped_at
 from parallel_reason.text import decode
 from parallel_reason.trace import Trace, tally
 
@@ -127,7 +126,7 @@ class _Replay:
             stopped = token in self.eos_ids or token in stops.ids or completed
         transitions.sample(live, transitions.Sample(self.ids[start : self.at]))
         if stopped:
-            live.stopped_at = stopped_at(token, stops, self.eos_ids)
+            live.stopped_at = transitions.stopped_at(token, stops, self.eos_ids)
         return stopped
 
     def step(self, live: LiveThread) -> bool:
@@ -146,7 +145,9 @@ class _Replay:
             self.expect(action.inserts)
         if isinstance(action, Reject):
             self.notes.append(Problem(max(0, self.at - 1), action.reason))
-        return transitions.apply(live, action, stop_text(live.sampled, self.dialect.stops(live.depth), self.tokenizer))
+        return transitions.apply(
+            live, action, transitions.stop_text(live.sampled, self.dialect.stops(live.depth), self.tokenizer)
+        )
 
     def fork(self, live: LiveThread, asked: tuple[ChildSpec, ...]) -> bool:
         """Read the children and the join; whether the parent samples on."""

@@ -37,7 +37,6 @@ from parallel_reason.runtime.events import (
 from parallel_reason.runtime.live_thread import LiveThread
 from parallel_reason.runtime.requests import End, ThreadRequests
 from parallel_reason.runtime.running import RunningThread
-from parallel_reason.runtime.stopping import stop_text, stopped_at
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.text import TextStream, decode
 
@@ -165,7 +164,9 @@ class TraceRun:
             if not await self._requests.sample(thread, tokens, stream=self.emit is not None):
                 return
             if thread.stopped:
-                live.stopped_at = stopped_at(live.newest, self.dialect.stops(live.depth), self.engine.eos_ids)
+                live.stopped_at = transitions.stopped_at(
+                    live.newest, self.dialect.stops(live.depth), self.engine.eos_ids
+                )
                 sampling_on = await self._step(thread)
 
     async def _step(self, thread: RunningThread) -> bool:
@@ -174,7 +175,7 @@ class TraceRun:
         action = self.dialect.step(live.thread_view())
         if isinstance(action, StartFork):
             return await self._may_fork(thread) and await self._fork(thread, action)
-        reason = stop_text(live.sampled, self.dialect.stops(live.depth), self.engine.tokenizer)
+        reason = transitions.stop_text(live.sampled, self.dialect.stops(live.depth), self.engine.tokenizer)
         return transitions.apply(live, action, reason, self._now())
 
     async def _may_fork(self, thread: RunningThread) -> bool:

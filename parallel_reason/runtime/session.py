@@ -52,6 +52,7 @@ class Session:
         self.engine = engine
         self.dialect = dialect
         self.limits = limits or Limits()
+        self._dialect_options = dialects.options_of(dialect)
         self._slots = asyncio.Semaphore(traces_at_once)
         self._runs: dict[str, TraceRun] = {}
         self._calls: set[asyncio.Task[Any]] = set()
@@ -218,7 +219,7 @@ class Session:
             "model": self.engine.model,
             "engine": self.engine.name,
             "dialect": self.dialect.name,
-            "dialect_options": dialects.options_of(self.dialect),
+            "dialect_options": self._dialect_options,
             "sampling": sampling or SamplingParams(),
             "limits": limits or self.limits,
         }
