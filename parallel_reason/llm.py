@@ -147,6 +147,7 @@ class ParallelLLM:
 
     def close(self) -> None:
         """Shut the engine down; a second call does nothing. Calls that are under way raise EngineError."""
+        self._refuse_own_thread()
         if not self._closed:
             self._closed = True
             asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result()
@@ -161,12 +162,11 @@ class ParallelLLM:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread:
+        try:
+            self._refuse_own_thread()
+        except InputError:
             work.close()
-            raise InputError(
-                "this call would wait for itself: it was made on the engine's own thread, from inside on_trace or an "
-                "event; make it after generate has returned, or use the session's asyncio methods"
-            )
+            raise
         future = self._submit(work)
         try:
             return future.result()
@@ -175,6 +175,14 @@ class ParallelLLM:
             raise
         except CancelledError:
             raise EngineError("the session was closed while this call ran") from None
+
+    def _refuse_own_thread(self) -> None:
+        """Raise InputError where waiting would never end."""
+        if threading.current_thread() is self._thread:
+            raise InputError(
+                "this call would wait for itself: it was made on the engine's own thread, from inside on_trace; make "
+                "it after generate has returned"
+            )
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._closed:

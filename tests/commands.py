@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 
 COMMAND = [sys.executable, "-c", "from parallel_reason.cli.app import main; main()"]
 TORCH = ["--engine", "torch"]  # starts in seconds; for tests in which the engine does not matter
@@ -27,20 +28,19 @@ def call_on_terminal(*args, stream="stdout"):
     """
     here, there = pty.openpty()
     other = "stderr" if stream == "stdout" else "stdout"
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, **{stream: there, other: subprocess.PIPE},
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "40"},
-    )  # fmt: skip
-    os.close(there)
-    shown = b""
-    while True:
+    with tempfile.TemporaryFile() as piped:
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, **{stream: there, other: piped},
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "40"},
+        )  # fmt: skip
+        os.close(there)
+        shown = b""
         try:
-            part = os.read(here, 1 << 16)
-        except OSError:  # Linux: the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(here)
-    piped, _ = process.communicate(timeout=60) if stream == "stderr" else (process.stderr.read(), None)
-    return process.wait(), shown.decode(), piped.decode()
+            while part := os.read(here, 1 << 16):
+                shown += part
+        except OSError:  # what Linux says when the other end is closed
+            pass
+        os.close(here)
+        status = process.wait(timeout=60)
+        piped.seek(0)
+        return status, shown.decode(), piped.read().decode()

@@ -102,7 +102,7 @@ def test_check_finds_an_engine_exact_and_a_wrong_one_not():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 traces with 2 forks" in done.stdout
     assert done.stdout.splitlines()[-1] == "exact: the bound is 0.0001 nats in float32"
-    wrong = call("check", PROBLEM, *TORCH, "--n", "1", "--tokens", "60", "--dtype", "bfloat16")
+    wrong = call("check", PROBLEM, *TORCH, "--n", "1", "--tokens", "400", "--dtype", "bfloat16")
     assert wrong.returncode == 1
     assert "largest difference" in wrong.stdout
     assert wrong.stdout.splitlines()[-1].startswith("NOT exact")

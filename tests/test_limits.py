@@ -119,7 +119,7 @@ def test_a_cancelled_trace_stops_all_its_threads_and_keeps_what_they_wrote(count
     async def cancel():
         async for event in countdown.stream(PROBLEM):
             if isinstance(event, TokensSampled) and event.label == "0.3":
-                await countdown.session.cancel(event.trace)
+                countdown.cancel(event.trace)
             if isinstance(event, TraceFinished):
                 return event.trace
         return None

@@ -23,6 +23,8 @@ def test_generate_inside_a_callback_says_why_not(llm):
         llm.generate(PROBLEM, limits=SHORT, on_trace=lambda trace: llm.generate(PROBLEM))
     assert isinstance(caught.value.__cause__, InputError)
     assert [trace.stop_reason for trace in caught.value.traces] == ["limits.tokens=8"]
+    with pytest.raises(CallbackError, match="would wait for itself"):
+        llm.generate(PROBLEM, limits=SHORT, on_trace=lambda trace: llm.close())
     assert len(llm.generate((PROBLEM, PROBLEM), limits=SHORT)) == 2
 
 
@@ -68,7 +70,7 @@ def test_scores_are_the_models_and_a_seeded_call_repeats_in_another_batch(llm):
     assert len(scores) == len(llm.tokenizer.encode(PROBLEM)) - 1
     assert all(score <= 0 for score in scores)
     sampling = SamplingParams(temperature=1.0, seed=5, n=2)
-    limits = Limits(tokens=150)
+    limits = Limits(tokens=90)
     alone = llm.generate(PROBLEM, sampling, limits)
     among = llm.generate([str(problem) for problem in held_out(4)], sampling, limits)
     assert [trace.text for trace in among[:2]] == [trace.text for trace in alone]

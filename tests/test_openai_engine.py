@@ -225,12 +225,14 @@ def test_a_cancelled_task_reaches_the_server(slow, servers, endless):
     run(drop())
 
 
-def test_a_stop_text_reaches_the_server(slow, servers, endless):
+def test_a_stop_text_reaches_the_server(slow, servers, endless, monkeypatch):
     engine, run = slow
+    monkeypatch.setattr(openai, "FREED_S", 60)
+    first = run(engine.generate(request("first", encode(engine, "ab" * 16), 3))).ids
+    assert run(engine.kv_is_free())  # so it is counted already
     watched = Watched(servers[1])
 
     async def stop():
-        first = (await engine.generate(request("first", encode(engine, "ab" * 16), 3))).ids
         text = engine.tokenizer.decode(first)
         output = await engine.generate(long(engine, "stop", stop_texts=(text,)))
         assert (output.ids, output.finish_reason) == (first, "stop")

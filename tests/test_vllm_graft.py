@@ -133,6 +133,39 @@ def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
     assert house.engine.policy_version == first + 2
 
 
+def test_a_seeded_join_that_loses_its_pins_in_mid_run_samples_the_same_tokens(house):
+    async def join(lose):
+        ids, positions, _, held = await house.family(words(7, 70), (20, 37), 70)
+        begun = asyncio.Event()
+        request = ask(
+            house.name(), ids, 300, temperature=1.0, seed=7, stream=True, positions=positions, held=held, first_draw=9
+        )
+        task = asyncio.create_task(house.engine.generate(request, lambda delta: begun.set()))
+        await begun.wait()
+        if lose:
+            await house.engine.update_weights(house.engine.model)
+        output = await task
+        for kv in held:
+            kv.release()
+        return output
+
+    first, repeated = house.engine.policy_version, house.engine.graft_client.repeated
+    whole, cut = house.run(join(lose=False)), house.run(join(lose=True))
+    assert house.engine.graft_client.repeated > repeated
+    assert cut.ids == whole.ids
+    assert sorted(set(cut.policy_versions)) == [first, first + 1]
+
+
+def test_seeded_requests_that_are_preempted_sample_the_same_tokens(house):
+    def requests():
+        return [ask(house.name(), words(n, 50), 300, temperature=1.0, seed=n) for n in range(10)]
+
+    alone = [house.all(request)[0].ids for request in requests()]
+    before = preemptions()
+    assert [output.ids for output in house.all(*requests())] == alone
+    assert preemptions() > before
+
+
 def test_joins_that_do_not_fit_side_by_side_lose_blocks_and_pins_and_are_still_exact(house):
     async def crowd():
         await asyncio.gather(*(house.join(words(n, 90), (60, 61, 62), 100 + 10 * n, 150) for n in range(8)))

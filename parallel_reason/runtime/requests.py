@@ -74,15 +74,15 @@ class ThreadRequests:
         expected = self._engine.admission.expected_tokens(live.depth, tokens)
         asked = self._now()
         async with self._slots, self._blocks.admitted(thread.blocks, len(live.view), expected) as admitted:
-            begun = self._now()
-            live.queued_s += begun - asked
+            started = self._now()
+            live.queued_s += started - asked
             if thread.cancelled is not None:
                 transitions.end(live, "cancelled", thread.cancelled)
                 return False
             try:
                 output = await self._generate(thread, tokens, self._dialect.stops(live.depth), stream)
             finally:
-                live.running_s += self._now() - begun
+                live.running_s += self._now() - started
                 admitted.context = len(live.view)
         self._engine.admission.observe(live.depth, len(output.ids))
         if output.finish_reason == "abort":
@@ -117,7 +117,7 @@ class ThreadRequests:
 
     async def _generate(self, thread: RunningThread, tokens: int, stops: Stops, stream: bool) -> RequestOutput:
         """One request on the engine, and its outcome in the thread."""
-        live, begun = thread.live, self._now()
+        live, started = thread.live, self._now()
         thread.trim_kv()
         ids, positions = live.context
         thread.request = f"{self._trace}/{live.label}/{next(self._numbers)}"
@@ -150,7 +150,7 @@ class ThreadRequests:
         transitions.sample(
             live,
             transitions.Sample(
-                output.ids, output.logprobs, output.top_logprobs, output.policy_versions, begun, self._now()
+                output.ids, output.logprobs, output.top_logprobs, output.policy_versions, started, self._now()
             ),
         )
         if thread.left.tokens is not None:

@@ -200,8 +200,8 @@ class TraceRun:
         """Run the children to their ends, and join; whether the parent samples on."""
         live, rule = thread.live, self.dialect.join_rule
         transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self._now())
-        begun = self._now()
-        fork = transitions.fork(live, rule, self.dialect.shares_prefix, action.children, begun)
+        started = self._now()
+        fork = transitions.fork(live, rule, self.dialect.shares_prefix, action.children, started)
         try:
             end = await self._requests.cover(thread)
             if end is None:
@@ -212,7 +212,7 @@ class TraceRun:
                 if rule == "graft" and not ids_of(continuation.inserts):  # its last token would see its siblings' KV
                     end = end or ("failed", f"dialect {self.dialect.name!r} wrote nothing after a graft")
         finally:
-            live.waiting_s += self._now() - begun
+            live.waiting_s += self._now() - started
             for child in (child for child in fork.children if child.status is None):  # they never ran
                 transitions.end(child, "cancelled", f"thread {live.label} ended before it ran")
         thread.join_children(rule, len(live.view), self._blocks)

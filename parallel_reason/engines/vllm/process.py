@@ -113,7 +113,7 @@ def _standard_error_to(handle: int) -> Iterator[None]:
 
 
 def last_error(log: Path) -> str | None:
-    """The newest line of a log that names an error."""
-    lines = log.read_text(errors="replace").splitlines()
-    errors = [line for line in lines if "Error: " in line]
-    return errors[-1].split("] ")[-1].strip() if errors else None
+    """The newest line of a log that names an error, if possible none that refers to a stack trace above it."""
+    errors = [line for line in log.read_text(errors="replace").splitlines() if "Error: " in line]
+    causes = [line for line in errors if " above" not in line] or errors
+    return causes[-1].split("] ")[-1].strip() if causes else None
