@@ -51,6 +51,16 @@ def test_a_full_disk_under_standard_output_does_not_stop_the_file(tmp_path):
         assert {trace.prompt for trace in read_traces(out)} == set(PROBLEMS)
 
 
+def test_a_full_disk_under_standard_output_is_one_line_of_any_command(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "1"}')
+    with open("/dev/full", "wb") as full:
+        done = call(
+            "validate", texts, "--dialect", "spawn_join", capture_output=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert error_line(done) == "error: No space left on device"
+
+
 def test_a_closed_pipe_ends_quietly_and_cancels_what_nobody_reads():
     command = [*COMMAND, *GENERATE, "--n", "400", "--temperature", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

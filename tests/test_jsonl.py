@@ -49,7 +49,7 @@ def test_a_bad_line_is_named_with_its_file_after_the_good_ones_are_read(tmp_path
 
 
 def test_a_file_that_cannot_be_opened_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="cannot read .*No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*No such file"):
         list(read_traces(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match="cannot write"):
         TraceWriter("/proc/none/traces.jsonl")

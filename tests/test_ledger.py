@@ -10,9 +10,7 @@ from tests.strategies import depth_first, traces
 
 def chains(trace, thread):
     """Every way down the tree: the thread itself and, for each of its forks, one chain through one of its children."""
-    below = []
-    for fork in thread.forks:
-        below.append([one for child in trace.children(fork) for one in chains(trace, child)] or [[]])
+    below = [[one for child in trace.children(fork) for one in chains(trace, child)] or [[]] for fork in thread.forks]
     for choice in product(*below):
         yield [thread, *chain.from_iterable(choice)]
 
@@ -87,4 +85,3 @@ def test_traces_together_have_both_accelerations():
     unknown = aggregate([short, Ledger(cached_tokens=None)])
     assert (unknown.cached_tokens, unknown.cached_share, unknown.prefilled_tokens) == (None, None, 10)
     assert aggregate([]).acceleration_of_sums == 1.0
-

@@ -9,9 +9,9 @@ import pytest
 
 import parallel_reason
 from parallel_reason import Limits, ParallelLLM, SamplingParams
-from parallel_reason.tasks.countdown import held_out, solves
 from parallel_reason.errors import EngineError, InputError, ModelError
 from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled, TraceFinished
+from parallel_reason.tasks.countdown import held_out, solves
 
 PROBLEMS = held_out(12)
 
@@ -97,7 +97,8 @@ def test_a_stream_is_enough_to_draw_the_run(countdown):
     trace = events[-1].trace
     assert isinstance(events[-1], TraceFinished)
     assert {e.label for e in events if isinstance(e, ThreadStarted)} == {t.label for t in trace.threads}
-    assert {e.label: e.status for e in events if isinstance(e, ThreadEnded)} == {t.label: t.status for t in trace.threads}
+    ended = {e.label: e.status for e in events if isinstance(e, ThreadEnded)}
+    assert ended == {thread.label: thread.status for thread in trace.threads}
     assert sum(isinstance(e, ForkJoined) for e in events) == trace.ledger.forks
     for thread in trace.threads:
         pieces = [e for e in events if isinstance(e, TokensSampled) and e.label == thread.label]

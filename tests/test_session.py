@@ -41,7 +41,8 @@ def ids(text):
 def test_a_trace_says_how_it_was_made():
     sampling, limits = SamplingParams(temperature=0.5, n=2, seed=7), Limits(tokens=100)
     traces = run(session(), ["Q", "R"], sampling=sampling, limits=limits, tasks=["one", "two"])
-    assert [(t.task, t.prompt_index, t.sample) for t in traces] == [("one", 0, 0), ("one", 0, 1), ("two", 1, 0), ("two", 1, 1)]  # fmt: skip
+    numbered = [("one", 0, 0), ("one", 0, 1), ("two", 1, 0), ("two", 1, 1)]
+    assert [(trace.task, trace.prompt_index, trace.sample) for trace in traces] == numbered
     assert len({t.id for t in traces}) == 4
     assert traces[0].group == traces[1].group != traces[2].group == traces[3].group
     trace = traces[3]
@@ -333,7 +334,12 @@ def test_tokens_are_numbered_over_all_requests_of_a_thread():
 
 def test_a_bound_on_all_tokens_goes_to_who_needs_it():
     """Three children, two of which end at once: the third may use what they left."""
-    texts = {"0": ["<spawn>x<sep>y<sep>z</spawn>", "c<eos>"], "0.0": ["</thread>"], "0.1": ["a" * 90 + "</thread>"], "0.2": ["</thread>"]}  # fmt: skip
+    texts = {
+        "0": ["<spawn>x<sep>y<sep>z</spawn>", "c<eos>"],
+        "0.0": ["</thread>"],
+        "0.1": ["a" * 90 + "</thread>"],
+        "0.2": ["</thread>"],
+    }
     [trace] = run(session(texts), limits=Limits(tokens=120))
     assert trace.thread("0.1").status == "finished"
     [trace] = run(session(texts), limits=Limits(tokens=60))

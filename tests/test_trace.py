@@ -183,7 +183,7 @@ def test_a_trace_of_version_1_is_converted():
 
 
 def test_a_trace_of_version_1_that_is_damaged_says_so():
-    with pytest.raises(TraceFileError, match="a trace of version 1 that cannot be converted: .*label"):
+    with pytest.raises(TraceFileError, match=r"a trace of version 1 that cannot be converted: .*label"):
         from_json(json.dumps(VERSION_1 | {"root": {"label": "1.0"}}))
     with pytest.raises(TraceFileError, match="a trace of version 1 that cannot be converted: 'root'"):
         from_json('{"version": 1}')

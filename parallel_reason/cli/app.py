@@ -1,5 +1,6 @@
 """The commands together, and how an error reaches the user: one line, and a non-zero exit status."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -56,10 +57,21 @@ def main() -> None:
     except ParallelReasonError as error:
         print_error(str(error))
         sys.exit(1)
+    except OSError as error:  # such as a full disk under standard output
+        print_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        _discard_output()
+        sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this status
             PlainConsole(stderr=True).print("stopped; what was finished is kept")
         raise
+
+
+def _discard_output() -> None:
+    """Send what standard output still holds nowhere: it would be written again, and fail again, at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from parallel_reason.cli.batch import check_none_failed
-from parallel_reason.cli.console import PlainConsole, one_line
+from parallel_reason.cli.console import PlainConsole, one_line, status
 from parallel_reason.cli.settings import checked
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
@@ -55,13 +54,13 @@ def check(
 
     console = PlainConsole(soft_wrap=True)
     with (
-        console.status(Text(f"running {model or 'the embedded Countdown model'} on {engine}")),
+        status(f"running {model or 'the embedded Countdown model'} on {engine}"),
         ParallelLLM(model, dialect=dialect, engine=engine, dtype=dtype) as llm,
     ):
         traces = llm.generate(prompt or ["22,26,31,53=27"], sampling, limits)
         folder, tokenizer = llm.engine.model, llm.tokenizer
     check_none_failed(traces)
-    with console.status(Text("scoring with transformers")):
+    with status("scoring with transformers"):
         reference = load_reference(folder, dtype)
         compared = [compare(reference, trace) for trace in traces]
     _report(console, traces, compared, tokenizer)

@@ -5,6 +5,7 @@ parse neither markup nor emoji codes; styles are given as `rich.text.Text`.
 """
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -34,6 +35,12 @@ def print_error(message: str) -> None:
     """Print an error on standard error, in one line."""
     console = PlainConsole(stderr=True, soft_wrap=True)
     console.print(Text.assemble(("error:", "red"), " ", one_line(message)))
+
+
+def status(text: str) -> AbstractContextManager[object]:
+    """A spinner with a text on standard error while something lasts; nothing where there is no terminal."""
+    console = PlainConsole(stderr=True)
+    return console.status(Text(text)) if console.is_terminal else nullcontext()
 
 
 def progress_bar(console: Console) -> Progress:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallel_reason.cli.batch import check_none_failed, run_batch
-from parallel_reason.cli.console import PlainConsole
+from parallel_reason.cli.console import PlainConsole, status
 from parallel_reason.cli.output import TraceOutput, summary
 from parallel_reason.cli.tree import draw
 from parallel_reason.errors import InputError
@@ -58,7 +58,7 @@ def demo(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from None
     with TraceOutput(None, out=out) as output:
-        with console.status(Text("loading the embedded Countdown model on vLLM")):
+        with status("loading the embedded Countdown model on vLLM"):
             llm = ParallelLLM()
         with llm:
             _one(llm, console, tasks[0])

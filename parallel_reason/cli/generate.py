@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from parallel_reason.cli.batch import check_none_failed, run_batch
-from parallel_reason.cli.console import PlainConsole
+from parallel_reason.cli.console import PlainConsole, status
 from parallel_reason.cli.output import TraceOutput
 from parallel_reason.cli.prompts import read_prompts
 from parallel_reason.cli.settings import checked, settings
@@ -92,7 +91,7 @@ def generate(
     console = PlainConsole()
     one = len(prompts) * n == 1
     with TraceOutput(console, json=json, out=out, many=not one) as output:
-        with console.status(Text(f"loading {model or 'the embedded Countdown model'} on {engine}")):
+        with status(f"loading {model or 'the embedded Countdown model'} on {engine}"):
             llm = ParallelLLM(model, dialect=dialect, dialect_options=options, engine=engine, **engine_options)
         with llm:
             if one and console.is_terminal and not json:
