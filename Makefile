@@ -48,7 +48,7 @@ check-versions: $(VLLM_VERSIONS:%=.venv-vllm/%/.ready) ## exactness and grafts o
 	@for version in $(VLLM_VERSIONS); do \
 		echo "== vLLM $$version"; \
 		PYTHONPATH=$(CURDIR)/.venv-vllm/$$version .venv/bin/pytest tests/test_exactness.py tests/test_vllm_graft.py \
-			tests/test_pressure.py tests/test_engine.py tests/test_facts.py -k "not torch_engine" || exit 1; \
+			tests/test_pressure.py tests/test_engine.py tests/test_vllm_stops.py -k "not torch_engine" || exit 1; \
 	done
 
 lint: $(READY) ## check style, formatting, types and layers

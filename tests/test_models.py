@@ -44,6 +44,9 @@ def test_an_engine_is_started_by_name_with_the_embedded_model():
     [
         ("sglang", {}, "unknown engine 'sglang'; there is vllm, torch, openai"),
         ("torch", {"graft": True}, "engine 'torch': got an unexpected keyword argument 'graft'"),
+        ("torch", {"kv_tokens": "abc"}, "engine 'torch', option kv_tokens='abc': Input should be a valid integer"),
+        ("vllm", {"compile": "maybe"}, "engine 'vllm', option compile='maybe': Input should be a valid boolean"),
+        ("openai", {"base_url": 5}, "engine 'openai', option base_url=5: Input should be a valid string"),
     ],
 )
 def test_an_unknown_engine_or_option_is_refused(name, options, message):

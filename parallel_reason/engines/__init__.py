@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from parallel_reason.engines.base import Engine
-from parallel_reason.errors import EngineError, InputError
+from parallel_reason.errors import EngineError, InputError, first_line
 
 EMBEDDED = Path(__file__).parents[1] / "models" / "countdown"
 ENGINES = ("vllm", "torch", "openai")
@@ -44,12 +46,22 @@ async def start(name: str, model: str | None = None, **options: Any) -> Engine:
         return await OpenAIEngine.start(model, **options)
     from parallel_reason.engines.vllm.engine import VllmEngine
 
+    _check_options(name, VllmEngine.start, options)
     return await VllmEngine.start(model or str(EMBEDDED), **options)  # what it does not name goes to vLLM, which checks
 
 
 def _check_options(name: str, start: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Raise InputError for options that an engine does not have or that it needs and are missing."""
+    """Raise InputError for options that an engine does not have, that it lacks, or that are of the wrong type.
+
+    An engine that takes further options by ``**`` checks those itself.
+    """
     try:
         signature(start).bind(None, **options)
     except TypeError as error:
         raise InputError(f"engine {name!r}: {error}") from None
+    types = get_type_hints(start)
+    for option in options.keys() & signature(start).parameters.keys():
+        try:
+            TypeAdapter(types[option]).validate_python(options[option], strict=True)
+        except ValidationError as error:
+            raise InputError(f"engine {name!r}, option {option}={options[option]!r}: {first_line(error)}") from None
