@@ -48,7 +48,8 @@ check-versions: $(VLLM_VERSIONS:%=.venv-vllm/%/.ready) ## exactness and grafts o
 	@for version in $(VLLM_VERSIONS); do \
 		echo "== vLLM $$version"; \
 		PYTHONPATH=$(CURDIR)/.venv-vllm/$$version .venv/bin/pytest tests/test_exactness.py tests/test_vllm_graft.py \
-			tests/test_pressure.py tests/test_engine.py tests/test_vllm_stops.py -k "not torch_engine" || exit 1; \
+			tests/test_pressure.py tests/test_engine.py tests/test_vllm_stops.py tests/test_graft_request.py \
+			-k "not torch_engine" || exit 1; \
 	done
 
 lint: $(READY) ## check style, formatting, types and layers

@@ -8,7 +8,7 @@ from typing import Any, cast
 from parallel_reason import Limits, SamplingParams, Session, Trace
 from parallel_reason.dialects import bind
 from parallel_reason.engines.base import Engine, EngineRequest, OnTokens, RequestOutput
-from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.runtime.events import TraceFinished
 
 DIALECTS = ("multiverse", "npr", "parallel_r1", "parathinker")  # that graft

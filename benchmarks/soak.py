@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.fates import DIALECTS, FATES, Ended, run_one
 from benchmarks.grammars import build
 from parallel_reason import Trace
-from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.exactness import BOUND, compare, load_reference
 
 GROWTH = 1.05

@@ -4,7 +4,7 @@ import asyncio
 
 import torch
 
-from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.engines.vllm.engine import VllmEngine
 from tests.house import House, ask
 
 

@@ -8,7 +8,8 @@ import torch
 from vllm import SamplingParams, TokensPrompt
 
 from parallel_reason.engines.torch.engine import TorchEngine
-from parallel_reason.engines.vllm import VllmEngine, compat
+from parallel_reason.engines.vllm import compat
+from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.errors import EngineError, InputError
 from tests.failing_processor import FATAL, FailingProcessor
 from tests.house import House, ask

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.grammars import build
 from parallel_reason import ParallelLLM
-from parallel_reason.engines.vllm import VllmEngine
+from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.exactness import BOUND, compare, load_reference
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
 from tests.house import House, ask

@@ -147,7 +147,7 @@ class TraceRun:
         if not self.engine.capabilities.graft:
             self._blocks.give_back(thread.blocks)
         live.text = decode(self.engine.tokenizer, [i for i in live.sampled if i not in self.engine.eos_ids])
-        self._ended_event(thread)
+        self._ended_event(live, thread.text)
 
     async def _decode(self, thread: RunningThread) -> None:
         """Sample, fork and join until the thread ends."""
@@ -213,8 +213,8 @@ class TraceRun:
                     end = end or ("failed", f"dialect {self.dialect.name!r} wrote nothing after a graft")
         finally:
             live.waiting_s += self._now() - started
-            for child in (child for child in fork.children if child.status is None):  # they never ran
-                transitions.end(child, "cancelled", f"thread {live.label} ended before it ran")
+            for child in (child for child in fork.children if child.status is None):
+                self._never_ran(child, f"thread {live.label} ended before it ran")
         thread.join_children(rule, len(live.view), self._blocks)
         if end is not None:
             transitions.end(live, *end)
@@ -231,15 +231,18 @@ class TraceRun:
     async def _run_children(self, thread: RunningThread) -> None:
         """All children that the limits allow, at once; the rest end as cancelled."""
         for child in thread.children[self.limits.children :]:
-            self._started_event(child.live)
-            transitions.end(child.live, "cancelled", self.limits.name("children"))
-            self._ended_event(child)
+            self._never_ran(child.live, self.limits.name("children"))
         running = thread.children[: self.limits.children]
         async with asyncio.TaskGroup() as group:
             for child in running:
                 child.cancelled = thread.cancelled
                 siblings = [one for one in running if one is not child] if self.dialect.joins_on_first else []
                 group.create_task(self._run_thread(child, siblings))
+
+    def _never_ran(self, live: LiveThread, reason: str) -> None:
+        self._started_event(live)
+        transitions.end(live, "cancelled", reason)
+        self._ended_event(live, None)
 
     async def _close_children(self, thread: RunningThread, continuation: Continuation) -> End | None:
         """Rewrite the children's ends as a join asks, and have the KV that a graft will see; how that failed."""
@@ -292,11 +295,10 @@ class TraceRun:
             text = self._text(live.header) if parent else decode(self.engine.tokenizer, live.spans[0].ids)
             self.emit(ThreadStarted(self.id, live.label, parent, text))
 
-    def _ended_event(self, thread: RunningThread) -> None:
-        live = thread.live
+    def _ended_event(self, live: LiveThread, text: TextStream | None) -> None:
         if not self.emit:
             return
-        if thread.text and (rest := thread.text.finish()):
+        if text and (rest := text.finish()):
             self.emit(TokensSampled(self.id, live.label, (), rest))
         self.emit(ThreadEnded(self.id, live.label, live.status or "failed", live.stop_reason))
 

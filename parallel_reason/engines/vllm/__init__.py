@@ -1,3 +1,1 @@
-"""vLLM in this process: threads are requests of one ``AsyncLLM``, batched continuously."""
-
-from parallel_reason.engines.vllm.engine import VllmEngine as VllmEngine
+"""vLLM in this process: threads are requests of one ``AsyncLLM``, batched continuously. Imports nothing of vLLM."""

@@ -46,7 +46,7 @@ class VllmKVHandle:
             self._slice = None
 
     def __del__(self) -> None:
-        """Give it back if nobody did."""
+        """Give it back if it was not released."""
         if self._slice is not None:
             self.references.drop_threadsafe(self._slice.source)
 

@@ -69,7 +69,7 @@ class GraftRequest(Message):
 
 
 class ReleasePins(Message):
-    """Pins that nobody needs any more, by name."""
+    """Pins to be released, by name."""
 
     names: list[str]
 
