@@ -19,7 +19,7 @@ PROBLEMS = [str(problem) for problem in held_out(40)]
 
 def test_prompts_from_a_pipe_give_json_lines_and_a_file(tmp_path):
     out = tmp_path / "made" / "traces.jsonl"
-    done = call("generate", "--json", "--out", out, *TORCH, text="\n".join(PROBLEMS[:3]) + "\n")
+    done = call("generate", "--json", "--tokens", "30", "--out", out, *TORCH, text="\n".join(PROBLEMS[:3]) + "\n")
     assert done.returncode == 0, done.stderr
     assert out.read_text() == done.stdout
     printed = [json.loads(line) for line in done.stdout.splitlines()]
@@ -85,7 +85,7 @@ def test_on_a_terminal_threads_are_drawn_and_no_title_is_taken_for_markup(tmp_pa
 
 
 def test_json_goes_to_a_pipe_while_the_progress_bar_is_on_the_terminal():
-    status, shown, piped = call_on_terminal("generate", *PROBLEMS[:3], *TORCH, "--json", stream="stderr")
+    status, shown, piped = call_on_terminal("generate", *PROBLEMS[:3], *TORCH, "--tokens", "30", "--json", stream="stderr")
     assert status == 0
     assert "3/3" in shown
     assert {json.loads(line)["prompt"] for line in piped.splitlines()} == set(PROBLEMS[:3])

@@ -11,7 +11,7 @@ from tests.commands import COMMAND, TORCH, call
 from tests.test_cli import error_line
 
 PROBLEMS = [str(problem) for problem in held_out(12)]
-GENERATE = ["generate", *PROBLEMS, *TORCH, "--json"]
+GENERATE = ["generate", *PROBLEMS, *TORCH, "--tokens", "30", "--json"]
 
 
 def at_most(size):
@@ -62,12 +62,15 @@ def test_a_full_disk_under_standard_output_is_one_line_of_any_command(tmp_path):
 
 
 def test_a_closed_pipe_ends_quietly_and_cancels_what_nobody_reads():
-    command = [*COMMAND, *GENERATE, "--n", "400", "--temperature", "1"]
+    command = [*COMMAND, "generate", *PROBLEMS, *TORCH, "--json", "--n", "400", "--temperature", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         first = json.loads(process.stdout.readline())
         process.stdout.close()
-        errors = process.stderr.read()  # 4,800 traces would take minutes
-        status = process.wait(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=120)  # 4,800 traces would take half an hour
+        finally:
+            process.kill()
+    status = process.returncode
     assert first["prompt"] in PROBLEMS
     assert status in (1, 141)
     assert errors == ""

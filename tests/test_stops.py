@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from parallel_reason.engines.stops import StopTexts
 from parallel_reason.engines.torch.engine import TorchEngine
+from parallel_reason.text import StopTexts
 from tests.house import House, ask
 from tests.letters import build_endless, byte_tokenizer
 

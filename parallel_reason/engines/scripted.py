@@ -14,8 +14,8 @@ from typing import Any
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput, TokenDelta
 from parallel_reason.engines.scripted_kv import ScriptedKVHandle, check_held, context_of
-from parallel_reason.engines.stops import StopTexts
 from parallel_reason.errors import EngineError, InputError
+from parallel_reason.text import StopTexts
 
 Text = str | list[int]
 NextTokens = Callable[[EngineRequest, list[int]], list[int]]

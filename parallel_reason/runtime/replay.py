@@ -21,11 +21,10 @@ from typing import Any
 from parallel_reason.dialects import options_of
 from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Reject, Rewrite, StartFork, ids_of
 from parallel_reason.dialects.tags import Tags
-from parallel_reason.engines.stops import StopTexts
 from parallel_reason.errors import InputError
 from parallel_reason.runtime import transitions
 from parallel_reason.runtime.live_thread import LiveThread, records
-from parallel_reason.text import decode
+from parallel_reason.text import StopTexts, decode
 from parallel_reason.trace import Trace, tally
 
 DEEPEST, FEWEST_ALIKE = 64, 2  # how far blocks may nest; children of a fork whose headers do not tell them apart

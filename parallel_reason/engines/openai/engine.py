@@ -26,8 +26,8 @@ from parallel_reason.engines.openai.bodies import decoding_body, scoring_body
 from parallel_reason.engines.openai.chunks import Chunk
 from parallel_reason.engines.openai.routing import Servers
 from parallel_reason.engines.openai.server import Connections, ModelCard, Server
-from parallel_reason.engines.stops import StopTexts
 from parallel_reason.errors import EngineError, InputError
+from parallel_reason.text import StopTexts
 
 FREED_S = 2.0  # seconds that a server gets to free the KV of requests that have ended
 _IDLE_S = 2.0  # a connection is used again for so long; vLLM itself closes it after 5 s

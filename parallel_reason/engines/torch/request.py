@@ -11,9 +11,9 @@ import numpy as np
 
 from parallel_reason.engines.base import EngineRequest, FinishReason, OnTokens, RequestOutput, TokenDelta
 from parallel_reason.engines.draws import Draw
-from parallel_reason.engines.stops import StopTexts
 from parallel_reason.engines.torch.kv import TorchKVHandle, held_slots
 from parallel_reason.engines.torch.pool import KVPool, Slots
+from parallel_reason.text import StopTexts
 
 SHORTEST_SHARED = 64  # held tokens from which on requests with the same ones attend to them as one group
 

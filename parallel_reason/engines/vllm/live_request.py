@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallel_reason.engines.base import EngineRequest, OnTokens, RequestOutput, TokenDelta
-from parallel_reason.engines.stops import StopTexts
+from parallel_reason.text import StopTexts
 
 
 class LiveRequest:
