@@ -45,10 +45,10 @@ def _measure(name: str, words: Any, repeats: int) -> float:
     text = words.encode("y" * NEW, add_special_tokens=False)
     times = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         action = dialect.step(view)
         assert isinstance(action, StartFork)
         children = [ChildResult(child.header, text, text, ran=True, ended="stop") for child in action.children]
         dialect.join(view, children)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return statistics.median(times) / (len(ids) + len(children) * NEW)

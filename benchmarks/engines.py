@@ -39,11 +39,11 @@ async def fork(engine: Engine, ids: list[int]) -> float:
     """Seconds of prefilling ``ids`` once and decoding `CHILDREN` threads of `NEW` tokens from it."""
     assert await engine.kv_is_free()
     graft = engine.capabilities.graft
-    begun = time.perf_counter()
+    started = time.perf_counter()
     parent = await ask(engine, ids, 0 if graft else 1, keep_kv=graft)
     held = (parent.kv,) if parent.kv else ()
     await asyncio.gather(*(ask(engine, [*ids, FIRST_ID + k], NEW, held=held) for k in range(CHILDREN)))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     for kv in held:
         kv.release()
     return seconds
@@ -52,10 +52,10 @@ async def fork(engine: Engine, ids: list[int]) -> float:
 async def plain(model: Any, ids: list[int]) -> float:
     """Seconds of transformers' ``generate`` for the same tokens, as a batch."""
     batch = torch.tensor([[*ids, FIRST_ID + k] for k in range(CHILDREN)])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with torch.inference_mode():
         model.generate(batch, attention_mask=torch.ones_like(batch), max_new_tokens=NEW, do_sample=False)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 async def children_of(
@@ -86,12 +86,12 @@ async def joins(engine: Engine) -> tuple[float, float]:
     parts = [kv[PREFIX:] for kv, _ in children]
     below = [token for k, (_, output) in enumerate(children) for token in (FIRST_ID + k, *output.ids)]
     joined = [*ids, *below, FIRST_ID - 1]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     await ask(engine, joined, 1, held=(parent, *parts))
-    grafted = time.perf_counter() - begun
-    begun = time.perf_counter()
+    grafted = time.perf_counter() - started
+    started = time.perf_counter()
     await ask(engine, joined, 1, held=(parent,))
-    again = time.perf_counter() - begun
+    again = time.perf_counter() - started
     for kv in (parent, *parts, *(kv for kv, _ in children)):
         kv.release()
     return grafted, again
@@ -142,16 +142,16 @@ def layout_rows(pairs: int) -> list[list[str]]:
     trace = wide_trace(200, 32_000)
     times = []
     for _ in range(pairs):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         row = layout(trace)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     tracemalloc.start()
     layout(trace)
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     flex(row)
-    blocks = time.perf_counter() - begun
+    blocks = time.perf_counter() - started
     return [
         ["layout of 32k tokens, 200 threads, ms", median_range_ms(times)],
         ["the same, peak MiB", f"{peak:.1f}"],

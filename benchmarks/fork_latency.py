@@ -20,11 +20,11 @@ async def first_tokens(engine: Engine, children: int) -> list[float]:
     ids, graft = random_ids(PREFIX, next(numbers)), engine.capabilities.graft
     parent = await ask(engine, ids, 0 if graft else 1, keep_kv=graft)
     held = (parent.kv,) if parent.kv else ()
-    begun = time.perf_counter()
+    started = time.perf_counter()
 
     async def child(number: int) -> float:
         await ask(engine, [*ids, FIRST_ID + number], 1, held=held)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     seconds = await asyncio.gather(*map(child, range(children)))
     for kv in held:

@@ -25,10 +25,10 @@ async def tokens_a_second(engine: Engine) -> float:
     """Of plain requests at once."""
     assert await engine.kv_is_free()
     await asyncio.sleep(REST_S)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     outputs = await asyncio.gather(*(ask(engine, random_ids(PROMPT, seed), NEW) for seed in range(REQUESTS)))
     assert {len(output.ids) for output in outputs} == {NEW}
-    return REQUESTS * NEW / (time.perf_counter() - begun)
+    return REQUESTS * NEW / (time.perf_counter() - started)
 
 
 async def compare_idle(folder: str, report: Report, runs: int) -> None:

@@ -64,9 +64,9 @@ async def _send(llm: ParallelLLM, context: list[int], tokens: int) -> None:
 def timed(llm: ParallelLLM, prompts: list[str], limits: Limits) -> tuple[float, list[Trace]]:
     """Wall-clock seconds of a run that finds an empty prefix cache, and its traces."""
     assert llm.kv_is_free()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     traces = llm.generate(prompts, limits=limits)
-    return time.perf_counter() - begun, traces
+    return time.perf_counter() - started, traces
 
 
 def overhead(llm: ParallelLLM, prompts: list[str], pairs: int) -> list[float]:
@@ -75,9 +75,9 @@ def overhead(llm: ParallelLLM, prompts: list[str], pairs: int) -> list[float]:
 
     def bare() -> float:
         assert llm.kv_is_free()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         llm.run_coroutine(send_again(llm, traces))
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     def run() -> float:
         return timed(llm, prompts, Limits())[0]
@@ -108,9 +108,9 @@ def main(
     """Print every figure of the README's table."""
     console = Console(highlight=False)
     prompts = [str(problem) for problem in held_out(most)]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with ParallelLLM() as llm:
-        started = time.perf_counter() - begun
+        start_s = time.perf_counter() - started
         llm.generate(prompts[:4])  # warm
         ratios = overhead(llm, prompts, 3 * pairs)  # a small difference of two noisy times
         console.print(f"run over bare requests, {most} traces: {median_range(ratios)}, n={len(ratios)}")
@@ -121,7 +121,7 @@ def main(
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(f"peak memory: {own:.2f} GiB in this process, {children:.2f} GiB in the largest of vLLM's")
-    console.print(f"engine start: {started:.1f} s")
+    console.print(f"engine start: {start_s:.1f} s")
     console.print(f"import parallel_reason: {_seconds('import parallel_reason'):.3f} s")
     console.print(f"process start to first token: {_first_token():.1f} s")
 
@@ -133,14 +133,14 @@ with ParallelLLM() as llm:
     trace = llm.generate("22,26,31,53=27")[0]
     print(trace.started_at + trace.ledger.first_token_s)
 """
-    begun = time.time()
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout) - begun
+    started = time.time()
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout) - started
 
 
 def _seconds(code: str) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -97,9 +97,9 @@ async def timed(engine: Engine, shape: Shape, count: int) -> tuple[float, list[T
     counting = CountingEngine(engine, ROOT_TOKENS if shape.forks else SAMPLED)
     session = Session(cast(Engine, counting), cast(Dialect, shape))
     assert await engine.kv_is_free()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     traces = await session.run([random_ids(PROMPT, seed) for seed in range(count)])
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     assert {(trace.status, trace.ledger.sampled_tokens) for trace in traces} == {("finished", SAMPLED)}
     return seconds, traces
 

@@ -85,7 +85,9 @@ def test_on_a_terminal_threads_are_drawn_and_no_title_is_taken_for_markup(tmp_pa
 
 
 def test_json_goes_to_a_pipe_while_the_progress_bar_is_on_the_terminal():
-    status, shown, piped = call_on_terminal("generate", *PROBLEMS[:3], *TORCH, "--tokens", "30", "--json", stream="stderr")
+    status, shown, piped = call_on_terminal(
+        "generate", *PROBLEMS[:3], *TORCH, "--tokens", "30", "--json", stream="stderr"
+    )
     assert status == 0
     assert "3/3" in shown
     assert {json.loads(line)["prompt"] for line in piped.splitlines()} == set(PROBLEMS[:3])

@@ -121,10 +121,12 @@ def test_every_token_has_the_version_of_the_weights_that_sampled_it(house, folde
     prompt, deltas, first = words(6, 40), [], house.engine.policy_version
 
     async def change():
-        begun = asyncio.Event()
-        watch = asyncio.create_task(house.engine.generate(ask("watch", [1], 2000, stream=True), lambda _: begun.set()))
+        started = asyncio.Event()
+        watch = asyncio.create_task(
+            house.engine.generate(ask("watch", [1], 2000, stream=True), lambda _: started.set())
+        )
         task = asyncio.create_task(house.engine.generate(seeded("long", prompt, 900, 1, stream=stream), deltas.append))
-        await begun.wait()
+        await started.wait()
         await asyncio.sleep(0.2)
         await house.engine.update_weights(str(tmp_path))
         await house.engine.abort(["watch"])

@@ -17,7 +17,7 @@ from parallel_reason.errors import EngineError, InputError
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.tasks.countdown import held_out
 from tests import letters
-from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
+from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in, session_of
 from tests.house import scheduling_ahead
 
 EVERY = bool(os.environ.get("ALL_FAMILIES"))
@@ -65,6 +65,15 @@ def test_vllm_is_exact(models, dialects, family):
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 
+def stopped(traces, llm, case):
+    """How often a thread stopped: where a step ran ahead, KV of its last token was there, and is computed once more for
+    its logits if the thread goes on with nothing written."""
+    dialect = session_of(llm, case)[0].dialect
+    stops = {token for depth in (0, 1) for token in dialect.stops(depth).ids}
+    spans = [span for trace in traces for thread in trace.threads for span in thread.spans]
+    return sum(token in stops for span in spans if span.origin == "sampled" for token in span.ids)
+
+
 @pytest.mark.parametrize(("family", "compiled"), [*((family, False) for family in ON_VLLM), *[("qwen3", True)] * EVERY])
 @pytest.mark.parametrize("dialects", [("multiverse", "parathinker"), ("npr", "parallel_r1")])
 def test_vllm_is_exact_when_it_grafts(models, dialects, family, compiled):
@@ -75,13 +84,14 @@ def test_vllm_is_exact_when_it_grafts(models, dialects, family, compiled):
             stack.enter_context(scheduling_ahead())
         llm = stack.enter_context(ParallelLLM(folder, dialect=dialects[0], compile=compiled or None))
         for case in (case for case in GRAFT if dialect_of(case) in dialects):
-            traces = many(llm, case, 24)
+            traces = many(llm, case, 48)
             assert llm.kv_is_free(), case
             seen = seen_in(traces)
             assert seen["joined"] > 3, case
             assert seen["taken_back"], case
             assert seen["nested"] or case.startswith("para"), case
-            assert not sum(trace.ledger.recomputed_tokens for trace in traces), case
+            again = sum(trace.ledger.recomputed_tokens for trace in traces)
+            assert again <= (stopped(traces, llm, case) if compiled else 0), case
             assert max(compare(reference, trace).largest for trace in traces) < BOUND, case
 
 

@@ -235,9 +235,9 @@ def test_requests_that_run_when_an_engine_is_closed_say_that_it_is_closed(folder
     with answering(folder, Reply(body=hang(event(1)))) as (engine, run, _):
 
         async def close_early():
-            begun = asyncio.Event()
-            task = asyncio.create_task(engine.generate(request(), lambda delta: begun.set()))
-            await begun.wait()
+            started = asyncio.Event()
+            task = asyncio.create_task(engine.generate(request(), lambda delta: started.set()))
+            await started.wait()
             await engine.close()
             with pytest.raises(EngineError, match="engine 'openai' is closed"):
                 await asyncio.wait_for(task, 3)

@@ -249,12 +249,12 @@ def test_an_abort_ends_requests_and_returns_what_they_have(endless, stream):
 
     async def cut():
         seen = {"one": [], "two": []}
-        begun = asyncio.Event()
+        started = asyncio.Event()
 
         def watch(name, delta):
             seen[name] += delta.ids
             if all(seen.values()):
-                begun.set()
+                started.set()
 
         tasks = [
             asyncio.create_task(
@@ -266,7 +266,7 @@ def test_an_abort_ends_requests_and_returns_what_they_have(endless, stream):
             for name in seen
         ]
         other = asyncio.create_task(endless.engine.generate(ask("other", words(23, 9), 40)))
-        await begun.wait()
+        await started.wait()
         await endless.engine.abort([])
         await endless.engine.abort(["one", "unknown", "two"])
         outputs = await asyncio.gather(*tasks)
@@ -288,9 +288,11 @@ def test_a_request_that_is_aborted_before_its_first_step_took_in_nothing(endless
     (parent,) = endless.all(ask("parent", words(24, 30), 0, keep_kv=True))
 
     async def early():
-        begun = asyncio.Event()
-        running = asyncio.create_task(endless.engine.generate(ask("running", words(24, 9), 30), lambda _: begun.set()))
-        await begun.wait()
+        started = asyncio.Event()
+        running = asyncio.create_task(
+            endless.engine.generate(ask("running", words(24, 9), 30), lambda _: started.set())
+        )
+        await started.wait()
         tasks = [
             asyncio.create_task(endless.engine.generate(ask("early", [*words(24, 30), 3], 30, held=(parent.kv,)))),
             asyncio.create_task(endless.engine.generate(ask("other", [*words(24, 30), 3], 30, held=(parent.kv,)))),

@@ -136,12 +136,12 @@ def test_new_weights_hold_for_what_is_held_and_for_what_runs(house, tmp_path):
 def test_a_seeded_join_that_loses_its_pins_in_mid_run_samples_the_same_tokens(house):
     async def join(lose):
         ids, positions, _, held = await house.family(words(7, 70), (20, 37), 70)
-        begun = asyncio.Event()
+        started = asyncio.Event()
         request = ask(
             house.name(), ids, 300, temperature=1.0, seed=7, stream=True, positions=positions, held=held, first_draw=9
         )
-        task = asyncio.create_task(house.engine.generate(request, lambda delta: begun.set()))
-        await begun.wait()
+        task = asyncio.create_task(house.engine.generate(request, lambda delta: started.set()))
+        await started.wait()
         if lose:
             await house.engine.update_weights(house.engine.model)
         output = await task
@@ -191,13 +191,13 @@ def test_aborts_and_cancels_leave_nothing_behind_and_the_others_exact(house, see
 
     async def one(number, fate):
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        striking, begun = [], 0
+        striking, started = [], 0
         since = dice.randrange(6)  # of its six requests
 
         def cue(name):
-            nonlocal begun
-            begun += 1
-            if begun > since and fate != "live":
+            nonlocal started
+            started += 1
+            if started > since and fate != "live":
                 loop.call_later(dice.random() * 0.02, strike, name)
 
         def strike(name):

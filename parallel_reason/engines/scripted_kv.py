@@ -22,7 +22,7 @@ class ScriptedKVHandle:
     def __getitem__(self, part: slice) -> "ScriptedKVHandle":
         """A handle on a part of the tokens, to be released on its own."""
         if self not in self.unreleased:
-            raise InputError("this KV was released; keep it until every request that needs it has begun")
+            raise InputError("this KV was released; keep it until every request that needs it has started")
         return ScriptedKVHandle(self.tokens[part], self.unreleased)
 
     def release(self) -> None:

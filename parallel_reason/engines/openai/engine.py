@@ -81,7 +81,7 @@ class OpenAIEngine:
             timeout_s: how long a server may send nothing while a request is open.
             connect_timeout_s: how long connecting may take.
             busy_timeout_s: how long a request waits in all for servers that answer 429 or with ``Retry-After``.
-            retries: further rounds over the servers for a request that none of them has begun to answer.
+            retries: further rounds over the servers for a request that none of them has started to answer.
             connections: open at once, to all servers together; requests beyond wait. Each takes a file descriptor.
             seeded_sampler: the servers were started with
                 ``--logits-processors parallel_reason.engines.vllm.seeded:SeededSampler``, which draws tokens that do

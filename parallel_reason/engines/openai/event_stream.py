@@ -27,9 +27,9 @@ class EventStream:
         first, *others = _LINE_END.split(text)
         self._line.append(first)
         events = []
-        for begun in others:
+        for rest in others:
             events += self._end_line(b"".join(self._line))
-            self._line = [begun]
+            self._line = [rest]
         return events
 
     def _end_line(self, line: bytes) -> list[bytes]:

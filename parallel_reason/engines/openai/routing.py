@@ -47,17 +47,17 @@ class Servers:
         while True:
             refusals: dict[str, NoAnswerError] = {}
             for server in self.order(trace):
-                begun = False
+                started = False
                 try:
                     async with aclosing(server.chunks(body)) as chunks:
                         async for chunk in chunks:
-                            begun = True
+                            started = True
                             self._passed_over.pop(server.url, None)
                             yield chunk
                     return
                 except NoAnswerError as why:
                     self._pass_over(server, why)
-                    if begun or why.late:
+                    if started or why.late:
                         raise server.error(str(why)) from why
                     refusals[server.url] = why
             wait_s = retries.wait_s(refusals.values())

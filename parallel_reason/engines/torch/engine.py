@@ -78,7 +78,7 @@ class TorchEngine:
         return cls(loaded, pool, min(loaded.context(), context or loaded.context()), worker)
 
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
-        """Decode until a stop; see `Engine`. ``request.held`` may be released as soon as this has begun to run.
+        """Decode until a stop; see `Engine`. ``request.held`` may be released as soon as this has started to run.
 
         Args:
             on_tokens: called between two steps; an exception from it ends this request with that exception.

@@ -24,7 +24,7 @@ class TorchKVHandle:
             InputError: the handle was released.
         """
         if self._slots is None:
-            raise InputError("this KV was released; keep it until every request that needs it has begun")
+            raise InputError("this KV was released; keep it until every request that needs it has started")
         return self._slots
 
     def __len__(self) -> int:

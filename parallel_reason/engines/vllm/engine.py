@@ -104,7 +104,7 @@ class VllmEngine:
         return cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
 
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
-        """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has begun."""
+        """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has started."""
         if request.id in self._live:
             raise InputError(f"a request with the id {request.id!r} is already running; ids must be unique")
         live = self._live[request.id] = LiveRequest(request, self.tokenizer, on_tokens)

@@ -36,7 +36,7 @@ class LiveRequest:
 
         Args:
             sampled: tokens that the vLLM request has from the old ones, whether `add` had them or not; None if vLLM
-                does not know the request, because it has not begun or has ended.
+                does not know the request, because it has not started or has ended.
         """
         if sampled is not None or not self._received:
             self._versions.append((sampled or 0, policy_version))

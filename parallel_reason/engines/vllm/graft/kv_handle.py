@@ -24,7 +24,7 @@ class VllmKVHandle:
             InputError: it was released.
         """
         if self._slice is None:
-            raise InputError("this KV was released; hold it until every request that needs it has begun")
+            raise InputError("this KV was released; hold it until every request that needs it has started")
         return self._slice
 
     def __len__(self) -> int:
