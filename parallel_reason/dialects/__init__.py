@@ -57,7 +57,7 @@ def find(name: str) -> type[Any]:
         raise InputError(f"dialect {name!r} of {package} cannot be loaded: {error}") from None
 
 
-def grafts(name: str, **options: Any) -> bool:
+def grafts(name: str, /, **options: Any) -> bool:
     """Whether a dialect joins by graft under these options, which are not checked here but by `bind`.
 
     Raises:
@@ -66,7 +66,7 @@ def grafts(name: str, **options: Any) -> bool:
     return bool(find(name).joins_by(**options) == "graft")
 
 
-def bind(name: str, tokenizer: Any, **options: Any) -> Dialect:
+def bind(name: str, tokenizer: Any, /, **options: Any) -> Dialect:
     """A dialect bound to a model's vocabulary.
 
     Raises:

@@ -15,7 +15,7 @@ EMBEDDED = Path(__file__).parents[1] / "models" / "countdown"
 ENGINES = ("vllm", "torch", "openai")
 
 
-async def start(name: str, model: str | None = None, **options: Any) -> Engine:
+async def start(name: str, model: str | None = None, /, **options: Any) -> Engine:
     """Start an engine by name.
 
     Args:
