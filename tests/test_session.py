@@ -5,35 +5,13 @@ import random
 
 import pytest
 
-from benchmarks.grammars import tokenizer_of
-from parallel_reason import CallbackError, EngineError, InputError, Limits, SamplingParams, Session
+from parallel_reason import CallbackError, EngineError, Limits, SamplingParams, Session
 from parallel_reason.dialects import bind
 from parallel_reason.dialects.base import Continuation, Insert
 from parallel_reason.engines.scripted import ScriptedEngine
-from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled, TraceFinished
+from parallel_reason.runtime.events import TokensSampled
 from parallel_reason.trace import from_json
-
-WORDS = tokenizer_of(["spawn_join", "multiverse"])
-FORKS = {
-    "0": ["ab<spawn>x<sep>y<sep>z</spawn>", "c<eos>"],
-    "0.0": ["aa<return>r</thread>"],
-    "0.1": ["b<return>s</thread>"],
-    "0.2": ["ccc<return>t</thread>"],
-}
-
-
-def session(texts=FORKS, dialect="spawn_join", delay_s=None, **options):
-    engine = ScriptedEngine.from_texts(WORDS, texts, delay_s=delay_s)
-    return Session(engine, bind(dialect, WORDS, **options))
-
-
-def run(over, prompts="Q", **options):
-    return asyncio.run(over.run(prompts, **options))
-
-
-def ids(text):
-    return WORDS.encode(text, add_special_tokens=False)
-
+from tests.scripted import FORKS, WORDS, ids, run, session
 
 # What is recorded.
 
@@ -345,130 +323,3 @@ def test_a_bound_on_all_tokens_goes_to_who_needs_it():
     [trace] = run(session(texts), limits=Limits(tokens=60))
     assert trace.thread("0.1").stop_reason == "limits.tokens=60"
     assert (trace.stop_reason, trace.ledger.sampled_tokens) == ("limits.tokens=60", 60)
-
-
-# Depth.
-
-
-@pytest.mark.parametrize("depth", [60, 300])
-def test_threads_nest_as_deep_as_the_limits_say(depth):
-    def next_tokens(request, sampled):
-        return ids("<spawn>x</spawn>") if not sampled and "<join>" not in WORDS.decode(request.ids) else ids("<eos>")
-
-    over = Session(ScriptedEngine(WORDS, next_tokens), bind("spawn_join", WORDS))
-    [trace] = run(over, limits=Limits(depth=depth, forks=depth + 1))
-    assert len(trace.threads) == depth + 1
-    assert trace.threads[-1].stop_reason == f"limits.depth={depth}"
-    assert from_json(trace.to_json()) == trace
-
-    async def cancel():
-        slow = ScriptedEngine(WORDS, next_tokens, delay_s=lambda r: 1e9 if r.label.count(".") == depth else 0)
-        deep = Session(slow, bind("spawn_join", WORDS))
-        async for event in deep.stream("Q", limits=Limits(depth=depth, forks=depth + 1)):
-            if isinstance(event, ThreadStarted) and event.label.count(".") == depth:
-                await deep.cancel(event.trace)
-            if isinstance(event, TraceFinished):
-                return event.trace
-        return None
-
-    assert asyncio.run(cancel()).threads[-1].status == "cancelled"
-
-
-# Calls at odd times.
-
-
-def test_closing_while_calls_run_ends_each_with_an_engine_error():
-    async def close():
-        over = session(delay_s=lambda request: 1e9)
-        calls = [asyncio.create_task(over.run("Q")), asyncio.create_task(over.run(["Q", "R"]))]
-        async with asyncio.TaskGroup() as group:
-            stream = group.create_task(read(over))
-            await asyncio.sleep(0.05)
-            await over.close()
-        said = await asyncio.gather(*calls, return_exceptions=True)
-        with pytest.raises(EngineError, match="closed"):
-            await over.run("Q")
-        return [*said, stream.result(), len(over.engine.requests)]
-
-    async def read(over):
-        try:
-            async for _ in over.stream("Q"):
-                pass
-        except EngineError as error:
-            return error
-
-    *errors, requests = asyncio.run(close())
-    assert requests == 4
-    assert [type(error) for error in errors] == [EngineError] * 3
-    assert all("closed" in str(error) for error in errors)
-
-
-def test_a_cancelled_call_frees_what_it_holds_and_raises_cancelled():
-    async def cancel():
-        over = session(delay_s=lambda request: 1e9)
-        call = asyncio.create_task(over.run("Q"))
-        await asyncio.sleep(0.05)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
-        return call.cancelled(), over.engine.admission.held, over.engine.admission.running
-
-    assert asyncio.run(cancel()) == (True, 0, 0)
-
-
-def test_samples_that_are_skipped_are_not_run():
-    over = session({"0": ["c<eos>"]})
-    traces = run(over, ["Q", "R"], sampling=SamplingParams(n=2), tasks=["one", "two"], skip={("one", 1), ("two", 0)})
-    assert [(trace.task, trace.sample) for trace in traces] == [("one", 0), ("two", 1)]
-
-
-def test_events_of_a_run_come_in_order():
-    async def collect():
-        return [event async for event in session().stream("Q")]
-
-    events = asyncio.run(collect())
-    assert isinstance(events[0], ThreadStarted)
-    assert [event.label for event in events if isinstance(event, ThreadStarted)] == ["0", "0.0", "0.1", "0.2"]
-    joined = next(place for place, event in enumerate(events) if isinstance(event, ForkJoined))
-    assert {event.label for event in events[:joined] if isinstance(event, ThreadEnded)} == {"0.0", "0.1", "0.2"}
-    assert events[joined].children == ("0.0", "0.1", "0.2")
-    assert events[joined].text == "<join>r<sep>s<sep>t</join>"
-    assert isinstance(events[-1], TraceFinished)
-    assert {event.trace for event in events[:-1]} == {events[-1].trace.id}
-
-
-# Prompts.
-
-
-@pytest.mark.parametrize(
-    ("prompt", "says"),
-    [
-        ("\ud800", "half of a character"),
-        ([{"content": "hi"}], "chat message 0"),
-        ([{"role": "user", "content": None}], "chat message 0"),
-        ([{"role": "user"}], "chat message 0"),
-        (5, "not 5"),
-        (b"Q", "not b'Q'"),
-        ([["a"]], "not \\['a'\\]"),
-        ({"role": "user"}, "not {"),
-    ],
-)
-def test_a_prompt_that_cannot_be_used_is_an_input_error_in_one_line(prompt, says):
-    with pytest.raises(InputError, match=says) as caught:
-        run(session(), prompt)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_literal_unknown_token_is_text_like_any_other():
-    from parallel_reason.tasks.countdown.vocabulary import tokenizer
-
-    words = tokenizer()
-    over = Session(ScriptedEngine.from_texts(words, {"0": ["1"]}), bind("spawn_join", words))
-    [trace] = run(over, "1,<unk>=3")
-    assert words.unk_token_id in trace.prompt_ids
-    with pytest.raises(InputError, match="no token for a part of the prompt"):
-        run(over, "1,<unk>=x")
-
-
-def test_as_many_tasks_as_prompts():
-    with pytest.raises(InputError, match="2 prompts have 1 tasks"):
-        run(session(), ["Q", "R"], tasks=["one"])

@@ -9,17 +9,12 @@ from parallel_reason.trace.view import TokenTable, View
 
 @dataclass(eq=False, slots=True)
 class LiveFork:
-    """A fork of a live thread; see `Fork`.
-
-    Attributes:
-        joined: whether its children have ended and the parent went on.
-    """
+    """A fork of a live thread; see `Fork`."""
 
     at: int
     join_rule: JoinRule
     shares_prefix: bool
     children: "list[LiveThread]" = field(default_factory=list)
-    joined: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -85,11 +80,6 @@ class LiveThread:
     def ran(self) -> bool:
         """Whether it sampled anything."""
         return self.drawn > 0
-
-    @property
-    def running_children(self) -> "list[LiveThread]":
-        """The children of its newest fork, if that has not joined."""
-        return self.forks[-1].children if self.forks and not self.forks[-1].joined else []
 
     def thread_view(self) -> ThreadView:
         """What a dialect is given of it."""

@@ -44,9 +44,9 @@ class Sample:
                 start = stop
 
 
-def start(prompt: Sequence[int], label: str = "0") -> LiveThread:
+def start(prompt: Sequence[int]) -> LiveThread:
     """A root that sees a prompt."""
-    root = LiveThread(label, TokenTable())
+    root = LiveThread("0", TokenTable())
     if prompt:
         _add(root, Span(ids=list(prompt), origin="prompt"))
     root.floor = root.own_from = len(root.view)
@@ -179,7 +179,6 @@ def join(thread: LiveThread, joined: LiveFork) -> None:
     thread.floor = len(thread.view)
     thread.sampled_before_join = len(thread.sampled)
     thread.joins += 1
-    joined.joined = True
 
 
 def end(thread: LiveThread, status: Status, reason: str) -> None:
