@@ -5,6 +5,8 @@ Source: Jordan et al., Muon (2024), with updates scaled to Adam's size (Liu et a
 than fp32; here they run in the gradient's own dtype.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -58,3 +60,18 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
         mean.lerp_(grad, 1 - beta1)
         square.lerp_(grad * grad, 1 - beta2)
         return (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + 1e-8)
+
+
+def two_stages(step: int, first: int, second: int) -> float:
+    """The learning rate at a step, as a fraction of the full one.
+
+    Constant for half of the ``first`` steps, then a cosine to 1%; over the ``second`` another cosine, from 40%.
+    """
+    if step < first:
+        return min(1.0, step / 100) * _cosine(1.0, max(0.0, step / first * 2 - 1))
+    step -= first
+    return min(0.4, 0.01 + step / 100) * _cosine(1.0, min(1.0, step / second))
+
+
+def _cosine(top: float, progress: float) -> float:
+    return 0.01 + (top - 0.01) * (1 + math.cos(math.pi * progress)) / 2

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from parallel_reason import SpawnJoin, Trace
-from rl.packing import IGNORED, collate, pack
+from rl.rows import IGNORED, collate, pack
 
 VALUES = ["copy"] * 3 + ["sum", "difference", "product", "quotient"]
 PAIRING = [*VALUES, "copy", *VALUES]  # up to the verdict, the value that matches or `no`

@@ -34,7 +34,7 @@ def rows(
         hard_negatives_after: how many rows come before those with hard negatives.
         excluded: keys of problems that are left out.
     """
-    from rl.packing import pack
+    from rl.rows import pack
 
     tokenizer = build_tokenizer()
     teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, error_rate)
@@ -136,8 +136,8 @@ def train(
     from trl import SFTTrainer
 
     from rl.muon import Muon
-    from rl.packing import collate
     from rl.recall import RecallCallback
+    from rl.rows import collate
 
     tokenizer = build_tokenizer()
     dialect = SpawnJoin.bind(tokenizer)

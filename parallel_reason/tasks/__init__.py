@@ -1,1 +1,6 @@
-"""Tasks: problems, how they are written for a model, and a strict verifier, one folder a task."""
+"""Tasks: problems, a strict verifier and a key, for data, rewards and evaluations alike."""
+
+from parallel_reason.tasks.find import find
+from parallel_reason.tasks.task import Task, TaskProblem
+
+__all__ = ["Task", "TaskProblem", "find"]

@@ -43,6 +43,7 @@ class Layout:
         ids, positions: [tokens].
         sampled: whether the model wrote the token: the loss mask, [tokens].
         logprobs: the engine's log-prob of each sampled token, NaN elsewhere and where unknown, [tokens].
+        policy_versions: which weights sampled it, see `Span`; -1 elsewhere and where unknown, [tokens].
         previous: index of the token whose logits predict this one, -1 for the first of a thread that sees nothing.
         segments: who sees what.
     """
@@ -51,6 +52,7 @@ class Layout:
     positions: Ints
     sampled: Bools
     logprobs: NDArray[np.float64]
+    policy_versions: Ints
     previous: Ints
     segments: tuple[Segment, ...]
 
@@ -101,6 +103,7 @@ def layout(trace: Trace) -> Layout:
     table, views = TokenTable(), [View()] * len(trace.threads)
     segments: list[Segment] = []
     logprobs: list[float] = []
+    versions: list[int] = []
     previous: list[int] = []
 
     for step in walk(trace):
@@ -114,6 +117,7 @@ def layout(trace: Trace) -> Layout:
                 segments.append(Segment(start, stop, before.seen, number))
                 previous += [before.newest, *range(start, stop - 1)]
                 logprobs += span.logprobs or [float("nan")] * len(span.ids)
+                versions += [-1 if span.policy_version is None else span.policy_version] * len(span.ids)
         elif isinstance(step, ChildStep):
             views[number] = fork(views[trace.threads[number].parent or 0], step.fork.shares_prefix)
         else:
@@ -124,6 +128,7 @@ def layout(trace: Trace) -> Layout:
         positions=np.array(table.positions, dtype=np.int64),
         sampled=np.array(table.sampled, dtype=bool),
         logprobs=np.array(logprobs, dtype=np.float64),
+        policy_versions=np.array(versions, dtype=np.int64),
         previous=np.array(previous, dtype=np.int64),
         segments=tuple(segments),
     )

@@ -55,15 +55,26 @@ def results(a: int, b: int) -> set[int]:
 
 def solvable(numbers: tuple[int, ...], target: int) -> bool:
     """Whether some order of ``+ - * /`` over all the numbers reaches the target."""
-    if len(numbers) == 1:
-        return numbers[0] == target
-    if len(numbers) == 2:
-        return target in results(*numbers)
+    seen: set[tuple[int, ...]] = set()
+
+    def reaches(left: tuple[int, ...]) -> bool:
+        if len(left) <= 2:
+            return target in (results(*left) if len(left) == 2 else left)
+        if left in seen:
+            return False
+        seen.add(left)
+        return any(map(reaches, sorted(_after_one_step(left), key=sum)))  # small numbers are most often nearer
+
+    return reaches(numbers)
+
+
+def _after_one_step(numbers: tuple[int, ...]) -> set[tuple[int, ...]]:
+    """All that can be left after one step, sorted numbers each."""
+    left = set()
     for i, j in itertools.combinations(range(len(numbers)), 2):
         rest = numbers[:i] + numbers[i + 1 : j] + numbers[j + 1 :]
-        if any(solvable((*rest, value), target) for value in results(numbers[i], numbers[j])):
-            return True
-    return False
+        left |= {tuple(sorted((*rest, value))) for value in results(numbers[i], numbers[j])}
+    return left
 
 
 def draw(rng: random.Random, size: int = 4) -> Problem:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from parallel_reason import Fork, Span, Thread, Trace, layout
-from rl.packing import IGNORED, collate, pack
+from rl.rows import IGNORED, collate, pack
 from tests.strategies import WORDS, depth_first, read, traces
 
 

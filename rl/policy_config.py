@@ -1,0 +1,89 @@
+"""The configuration of a run of reinforcement learning."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from parallel_reason import Limits, SamplingParams
+from parallel_reason.record import FrozenRecord
+from rl.config import Optimization
+from rl.objectives import OBJECTIVES, Objective
+from rl.rewards import Correctness, Part
+
+
+class PolicyConfig(FrozenRecord):
+    """A run of ``python -m rl.train``.
+
+    Attributes:
+        out: the folder of the run: checkpoints, metrics, traces, the model.
+        model: a folder or Hub id; the embedded Countdown model if None.
+        task: see `parallel_reason.tasks.find`.
+        engine, engine_options, dialect, dialect_options: as of `ParallelLLM`.
+        groups: problems in a batch of rollouts; ``sampling.n`` rollouts of each.
+        iterations: steps on each batch.
+        objective: its ``name``, and its own options.
+        rewards: parts of the reward, each with its ``kind``.
+        kl_weight: of the divergence from the start; ``measure_kl`` measures it where it weighs nothing.
+        seed: of problems, sampling and training.
+    """
+
+    out: Path
+    model: str | None = None
+    task: str = "countdown"
+    engine: str = "vllm"
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    dialect: str | None = None
+    dialect_options: dict[str, Any] = Field(default_factory=dict)
+    groups: int = Field(8, ge=1)
+    iterations: int = Field(1, ge=1)
+    sampling: SamplingParams = SamplingParams(temperature=1.0, n=8)
+    limits: Limits = Limits()
+    objective: dict[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    rewards: list[Part] = Field(default_factory=lambda: [Correctness()])
+    kl_weight: float = Field(0.0, ge=0)
+    measure_kl: bool = True
+    seed: int = Field(0, ge=0)
+    optimization: Optimization = Optimization()
+
+    @field_validator("rewards")
+    @classmethod
+    def _parts_are_told_apart(cls, parts: list[Part]) -> list[Part]:
+        kinds = [part.kind for part in parts]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ValueError(f"rewards are {kinds}; give at least one, and each kind once")
+        return parts
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_exists(cls, objective: dict[str, Any]) -> dict[str, Any]:
+        make_objective(objective)
+        return objective
+
+    @model_validator(mode="after")
+    def _batches_come_out_even(self) -> "PolicyConfig":
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature is 0: all rollouts of a group would be the same")
+        if self.sampling.n < 2:
+            raise ValueError(f"sampling.n is {self.sampling.n}: a group needs at least 2 rollouts")
+        rollouts, rows = self.groups * self.sampling.n, self.optimization.micro_batch
+        if rollouts % rows:
+            raise ValueError(
+                f"groups * sampling.n is {rollouts}, which optimization.micro_batch={rows} does not divide"
+            )
+        return self
+
+
+def make_objective(options: dict[str, Any]) -> Objective:
+    """An objective by its name and options.
+
+    Raises:
+        ValueError: there is none of that name, or it has no such option.
+    """
+    name, options = options.get("name"), {key: value for key, value in options.items() if key != "name"}
+    if name not in OBJECTIVES:
+        raise ValueError(f"there is no objective {name!r}; there is {', '.join(OBJECTIVES)}")
+    try:
+        return OBJECTIVES[name](**options)
+    except TypeError as error:
+        raise ValueError(f"objective {name!r}: {error}") from None
