@@ -2,13 +2,15 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from parallel_reason import Limits, ParallelLLM, SamplingParams, Trace
+from parallel_reason import Limits, ParallelLLM, SamplingParams, Trace, TraceWriter
 from parallel_reason.tasks import Task, TaskProblem
 from rl.objectives import Objective
 from rl.rewards import Part, reward_parts
@@ -55,21 +57,21 @@ class RolloutSource:
         parts: Sequence[Part],
         *,
         seed: int = 0,
-        on_trace: Callable[[Trace], None] | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Nothing is sampled yet.
 
         Args:
             parts: of the reward.
             seed: of the order of the problems.
-            on_trace: called with every trace as it finishes.
+            folder: where the traces of every batch are written, a file each.
         """
         self.sampling = sampling
         self._llm = llm
         self._task = task
         self._limits = limits
         self._parts = list(parts)
-        self._on_trace = on_trace
+        self._folder = folder
         self._problems = enumerate(task.train(seed))
 
     def sample(self, batch: int, groups: int) -> list[list[Rollout]]:
@@ -80,13 +82,16 @@ class RolloutSource:
         """
         problems = [problem for _, problem in itertools.islice(self._from(batch * groups), groups)]
         sampling = self.sampling.model_copy(update={"seed": (self.sampling.seed or 0) + batch})
-        traces = self._llm.generate(
-            [problem.text for problem in problems],
-            sampling,
-            self._limits,
-            tasks=[problem.key for problem in problems],
-            on_trace=self._on_trace,
-        )
+        keys = [problem.key for problem in problems]
+        with ExitStack() as stack:
+            on_trace = None
+            if self._folder is not None:
+                file = self._folder / f"{batch:06}.jsonl"
+                file.unlink(missing_ok=True)  # of an attempt that was cut short
+                on_trace = stack.enter_context(TraceWriter(file)).write
+            traces = self._llm.generate(
+                [problem.text for problem in problems], sampling, self._limits, tasks=keys, on_trace=on_trace
+            )
         return verified(self._task, self._parts, problems, traces, batch)
 
     def _from(self, first: int) -> Iterator[tuple[int, TaskProblem]]:

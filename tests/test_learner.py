@@ -1,0 +1,1 @@
+"""The learner beside a plain gradient of one row at a time, computed with transformers alone."""
