@@ -48,22 +48,28 @@ class Grammars:
         information = TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary + 1, stop_token_ids=[vocabulary])
         self._compiler = GrammarCompiler(information, max_threads=1, cache_limit_bytes=CACHE_BYTES)
 
-    def state(self, wanted: StructuredOutputsParams, ends: frozenset[int]) -> "GrammarState":
-        """That of a thread that sampled nothing; it may end with any of ``ends`` where the grammar may end."""
-        return GrammarState(self._compiler.compile_grammar(parse(wanted)), self._vocabulary, ends)
+    def state(self, wanted: StructuredOutputsParams, ends: frozenset[int], stops: frozenset[int]) -> "GrammarState":
+        """That of a thread that sampled nothing.
+
+        Args:
+            ends: tokens that come where the grammar may end, and nowhere else, even if their texts might.
+            stops: tokens that may also come there.
+        """
+        return GrammarState(self._compiler.compile_grammar(parse(wanted)), self._vocabulary, ends, stops)
 
 
 class GrammarState:
     """What a thread sampled so far, as its grammar reads it."""
 
-    def __init__(self, compiled: Any, vocabulary: int, ends: frozenset[int]) -> None:
-        """Nothing was sampled."""
+    def __init__(self, compiled: Any, vocabulary: int, ends: frozenset[int], stops: frozenset[int]) -> None:
+        """Nothing was sampled; see `Grammars.state`."""
         from xgrammar import GrammarMatcher, allocate_token_bitmask
 
         self._matcher = GrammarMatcher(compiled)
         self._vocabulary = vocabulary
         self._ends = ends
-        self._rows = [token for token in ends if token < vocabulary]
+        self._only_at_end = [token for token in ends if token < vocabulary]
+        self._also_at_end = [token for token in stops if token < vocabulary]
         self._free = False  # the thread went on after the end of the grammar
         self._bits = allocate_token_bitmask(1, vocabulary + 1)
 
@@ -78,5 +84,7 @@ class GrammarState:
         self._matcher.fill_next_token_bitmask(self._bits)
         bits = self._bits[0].to(device)
         allowed = (bits[:, None] >> torch.arange(32, device=device) & 1).bool().flatten()
-        allowed[self._rows] = allowed[self._vocabulary].clone()
+        may_end = allowed[self._vocabulary].clone()
+        allowed[self._only_at_end] = may_end
+        allowed[self._also_at_end] |= may_end
         return allowed[: self._vocabulary]

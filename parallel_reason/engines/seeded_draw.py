@@ -27,8 +27,8 @@ class SeededDraw(FrozenRecord):
         sampling: of the thread.
         sampled, tail: see `EngineRequest`.
         bad_words: token ids of each of ``sampling.bad_words``, in every way in which they may come.
-        ends: token ids that ``min_tokens`` holds off.
-        tags: all other token ids that end the request: a grammar may end with them.
+        ends: token ids that ``min_tokens`` holds off: ends of text, and ``sampling.stop_token_ids``.
+        tags: ends of text, and stops of the dialect: under a grammar they come where it may end.
     """
 
     model_config = ConfigDict(strict=True)
@@ -51,7 +51,7 @@ class SeededDraw(FrozenRecord):
         seed = secrets.randbits(63) if request.seed is None else request.seed
         if not sampling.changes_logits:
             return cls(seed=seed, first_draw=request.first_draw, sampling=sampling)
-        ends = eos_ids | frozenset(sampling.stop_token_ids)
+        stops = frozenset(sampling.stop_token_ids) - eos_ids
         return cls(
             seed=seed,
             first_draw=request.first_draw,
@@ -59,8 +59,8 @@ class SeededDraw(FrozenRecord):
             sampled=tuple(request.sampled),
             tail=request.tail,
             bad_words=word_ids(tokenizer, sampling.bad_words),
-            ends=ends,
-            tags=request.stop_ids - ends,
+            ends=eos_ids | stops,
+            tags=(eos_ids | request.stop_ids) - stops,
         )
 
     def json_text(self) -> str:

@@ -34,7 +34,8 @@ class Shaping:
         self._seen: Tensor | None = None  # whether the thread sees each token, [vocabulary]
         self._grammar: GrammarState | None = None
         if sampling.structured_outputs and self._grammars:
-            self._grammar = self._grammars.state(sampling.structured_outputs, self.draw.ends | self.draw.tags)
+            tags, ends = self.draw.tags, self.draw.ends
+            self._grammar = self._grammars.state(sampling.structured_outputs, tags, ends - tags)
             for token in self.draw.sampled:
                 self._grammar.add(token)
         for token in new:

@@ -94,6 +94,6 @@ class SeededSampler(LogitsProcessor):  # type: ignore[misc]
         if message.sampling.structured_outputs and self._grammars is None:
             tokenizer = load_tokenizer(self._model.tokenizer, "structured outputs need one")
             self._grammars = Grammars(tokenizer, self._model.get_vocab_size())
-        ends = message.ends | (params.all_stop_token_ids - message.tags)  # a server knows ends that its client does not
-        message = message.model_copy(update={"ends": frozenset(ends)})
+        more = params.all_stop_token_ids - message.tags - message.ends  # a server knows ends that its client does not
+        message = message.model_copy(update={"ends": message.ends | more, "tags": message.tags | more})
         return _Row(message, sampled, Shaping(message, prompt or [], sampled, self._grammars))
