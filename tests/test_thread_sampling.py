@@ -16,9 +16,9 @@ from tests.letters import WORDS, build, build_endless, words
 from tests.rules import RULES, continued
 
 LETTERS = tokenizer([])  # every tag is a text of many tokens
-OUTLINES = "".join(f"<Outline>\n{number}: o\n</Outline>\n" for number in (1, 2, 3))
-ROOT = f"a<Parallel>\n<Goal>\n{OUTLINES}</Goal>s{{2,9}}</Conclusion>"
+ROOT = "<Goal><Outline>1:</Outline><Outline>2:</Outline><Outline>3:</Outline></Goal>s{2,5}</Conclusion>"
 CHILD = "x{1,12}</Path>"
+BEYOND = "z{9}"  # what a child writes if nobody sees that it closed itself
 
 
 @pytest.fixture(scope="module")
@@ -88,26 +88,34 @@ def spelling(tmp_path_factory):
     house.close()
 
 
-def traces(house, limits, n=1, **fields):
+def traces(house, *limits, n=1, **fields):
+    """A trace, or several, for each of the limits."""
     session = Session(house.engine, bind("multiverse", LETTERS))
-    below = SamplingParams(temperature=1.5, **({"structured_outputs": {"regex": CHILD}} | fields.pop("below", {})))
+    below = SamplingParams(
+        temperature=1.5, **({"structured_outputs": {"regex": CHILD + BEYOND}} | fields.pop("below", {}))
+    )
     sampling = SamplingParams(temperature=1.0, seed=4, n=n, structured_outputs={"regex": ROOT}, below=below, **fields)
-    return house.run(session.run("b", sampling, limits))
+
+    async def every():
+        return await asyncio.gather(*(session.run("b", sampling, each) for each in limits))
+
+    return [trace for run in house.run(every()) for trace in run]
 
 
 def test_a_tag_that_a_budget_cuts_is_found_in_the_next_request(spelling):
-    (free,) = traces(spelling, Limits())
+    """Children that have used up their share go on with what their siblings leave, wherever that cut them."""
+    regex = "x{%d}</Path>" + BEYOND
+    own = {f"0.{k}": SamplingParams(structured_outputs={"regex": regex % size}) for k, size in enumerate((1, 6, 12))}
+    (free,) = traces(spelling, Limits(), threads=own)
     need = free.ledger.sampled_tokens
-    cut = 0
-    for tokens in range(need - 40, need + 2, 3):
-        (trace,) = traces(spelling, Limits(tokens=tokens))
+    cut = set()
+    for trace in traces(spelling, *(Limits(tokens=tokens) for tokens in range(need - 30, need + 2, 2)), threads=own):
         for thread, whole in zip(trace.threads[1:], free.threads[1:], strict=True):
             assert whole.text.startswith(thread.text)
             assert (thread.status == "finished") == (thread.text == whole.text)
-        lengths = [len(thread.text) for thread in free.threads[1:]]
-        share = (tokens - len(free.text.partition("</Goal>")[0]) - 7) // 3
-        cut += any(length - 7 < share < length for length in lengths)
-    assert cut  # some shares end within a tag
+            share = (trace.limits.tokens - len(free.text.partition("</Goal>")[0]) - len("</Goal>")) // 3
+            cut |= {len(whole.text) - share} if thread.status == "finished" else set()
+    assert cut & set(range(1, len("</Path>")))  # a first share ended within a tag
 
 
 def test_a_grammar_holds_over_forks_joins_and_cuts(spelling):
