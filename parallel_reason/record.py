@@ -35,4 +35,4 @@ def given(kind: type[Kind], value: object, name: str) -> Kind:
     if isinstance(value, kind):
         return value
     what = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-    raise InputError(f"{name} is a {what}; write {name}=parallel_reason.{kind.__name__}(...), not {value!r:.60}")
+    raise InputError(f"{name} is of type {what}; write {name}=parallel_reason.{kind.__name__}(...), not {value!r:.60}")

@@ -64,7 +64,7 @@ def test_values_that_vllm_takes_mean_the_same(fields):
         ({"min_tokens": 3, "max_tokens": 2}, "min_tokens=3 is above max_tokens=2"),
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "not regex and choice"),
         ({"structured_outputs": {}}, "not none"),
-        ({"threads": {"1.0": {}}}, "threads.1.0"),
+        ({"threads": {"1.0": {}}}, "threads.`1.0`"),
         ({"below": {"n": 2}}, "n is of the whole trace"),
         ({"below": {"below": {"seed": 1}}}, "seed is of the whole trace"),
         ({"threads": {"0.1": {"threads": {"0.1.0": {}}}}}, "threads is of the whole trace"),
@@ -101,16 +101,21 @@ def test_a_thread_has_its_own_parameters_or_those_of_the_next_above(outer, threa
 @pytest.mark.parametrize(
     ("kind", "name", "value", "message"),
     [
-        (SamplingParams, "sampling", vllm.SamplingParams(), "sampling is a vllm.sampling_params.SamplingParams; write"),
-        (SamplingParams, "sampling", Limits(), "sampling is a parallel_reason.limits.Limits; write"),
+        (
+            SamplingParams,
+            "sampling",
+            vllm.SamplingParams(),
+            "sampling is of type vllm.sampling_params.SamplingParams; write",
+        ),
+        (SamplingParams, "sampling", Limits(), "sampling is of type parallel_reason.limits.Limits; write"),
         (
             SamplingParams,
             "sampling",
             {"n": 2},
-            "sampling is a dict; write sampling=parallel_reason.SamplingParams(...)",
+            "sampling is of type dict; write sampling=parallel_reason.SamplingParams(...)",
         ),
-        (Limits, "limits", 5, "limits is a int; write limits=parallel_reason.Limits(...), not 5"),
-        (Limits, "limits", SamplingParams(), "limits is a parallel_reason.sampling.SamplingParams"),
+        (Limits, "limits", 5, "limits is of type int; write limits=parallel_reason.Limits(...), not 5"),
+        (Limits, "limits", SamplingParams(), "limits is of type parallel_reason.sampling.SamplingParams"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_the_fix(kind, name, value, message):
