@@ -17,7 +17,7 @@ class Limits(FrozenRecord):
         children: children of one fork; those beyond come back cancelled.
         forks: forks in the whole trace.
         depth: how deep threads may nest; 1 lets the root fork, 0 nobody.
-        tokens_per_thread: sampled by one thread over all its spans.
+        tokens_per_thread: sampled by one thread over all its spans; far above what a thread that ends by itself writes.
         tokens: sampled by all threads together.
         critical_path_tokens: sampled on the longest chain of threads that waited for one another.
         deadline_s: wall-clock seconds from the start of the trace.
@@ -28,7 +28,7 @@ class Limits(FrozenRecord):
     children: int = Field(256, ge=1)
     forks: int = Field(64, ge=0)
     depth: int = Field(1, ge=0)
-    tokens_per_thread: int | None = Field(None, ge=1)
+    tokens_per_thread: int | None = Field(32768, ge=1)
     tokens: int | None = Field(None, ge=1)
     critical_path_tokens: int | None = Field(None, ge=1)
     deadline_s: float | None = Field(None, gt=0)

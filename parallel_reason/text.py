@@ -1,5 +1,6 @@
 """Token ids to text, for people to read and to look for stop texts; ids, never text, go back to an engine."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -43,26 +44,49 @@ class TextStream:
 
 
 class StopTexts:
-    """Looks for stop texts in the sampled tokens of one request: what a prompt quotes never ends it.
+    """Looks for stop texts in what a thread samples: what its prompt quotes never ends it.
 
-    The tokenizer may split a stop text over several tokens.
+    The tokenizer may split a stop text over several tokens, and a request may end between them.
+
+    Attributes:
+        found: the stop text that the newest token completed, of several the one that ends last; None if there is none.
     """
 
-    def __init__(self, tokenizer: Any, texts: tuple[str, ...]) -> None:
-        """No token has come yet."""
+    def __init__(self, tokenizer: Any, texts: tuple[str, ...], before: Sequence[int] = ()) -> None:
+        """No token has come yet.
+
+        Args:
+            before: the newest tokens that the thread sampled, one right after another; a stop may begin in them.
+        """
+        self.found: str | None = None
         self._texts = texts
         self._stream = TextStream(tokenizer)
-        self._tail = ""  # the newest text that may be the beginning of a stop
         self._longest = max(map(len, texts), default=1)
+        self._tail = ""  # the newest text that may be the beginning of a stop
+        self._known = 0  # how much of it, and of what the stream holds back, was looked at
+        if before:
+            self._add(list(before))
 
     def completed_by(self, token: int) -> bool:
-        """Add a token; whether the text with it contains a stop that the text before it did not."""
-        self._tail += self._stream.add([token])
-        seen = self._tail + self._stream.held_back()  # a token may end a stop and begin a character
-        found = any(text in seen for text in self._texts)
-        self._tail = self._tail[max(0, len(self._tail) - self._longest + 1) :]
-        return found
+        """Add a token; whether a stop ends in what it adds to the text."""
+        known, seen = self._known, self._add([token])
+        ends = [(end, text) for text in self._texts if (end := seen.rfind(text) + len(text)) > known and text in seen]
+        self.found = max(ends)[1] if ends else None
+        return self.found is not None
 
     def kept(self, ids: list[int]) -> int | None:
         """Add tokens; how many of them come up to the end of the first stop, or None if there is none."""
         return next((count for count, token in enumerate(ids, start=1) if self.completed_by(token)), None)
+
+    def _add(self, ids: list[int]) -> str:
+        """The newest text with these tokens; one may end a stop and begin a character, which is held back."""
+        text = self._tail + (shown := self._stream.add(ids))
+        seen = text if shown else text + self._stream.held_back()
+        self._tail = text[max(0, len(text) - self._longest + 1) :]
+        self._known = len(seen) - len(text) + len(self._tail)
+        return seen
+
+
+def reach(texts: Iterable[str]) -> int:
+    """In how many tokens any of these texts begins at the latest: a character has up to four."""
+    return 4 * max(map(len, texts), default=0)

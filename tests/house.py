@@ -66,10 +66,13 @@ class House:
         self.runner.close()
 
 
-def ask(name, ids, tokens, *, temperature=0.0, top_k=0, top_p=1.0, logprobs=0, stop=(), **options):
-    """A request with the id ``name``, for at most ``tokens`` new tokens; ``options`` are fields of `EngineRequest`."""
-    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, logprobs=logprobs)
-    return EngineRequest(name, list(ids), tokens, sampling=sampling, stop_ids=frozenset(stop), **options)
+def ask(name, ids, tokens, *, stop=(), **options):
+    """A request with the id ``name``, for at most ``tokens`` new tokens.
+
+    ``options`` are fields of `EngineRequest`, and of its `SamplingParams`.
+    """
+    own = {field: options.pop(field) for field in (options.keys() - {"seed"}) & SamplingParams.model_fields.keys()}
+    return EngineRequest(name, list(ids), tokens, sampling=SamplingParams(**own), stop_ids=frozenset(stop), **options)
 
 
 def preemptions():

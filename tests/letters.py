@@ -41,11 +41,16 @@ def build_endless(family, folder, **options):
     return str(folder)
 
 
-def write_tokenizer(folder, **options):
+def letter_tokenizer(**options):
+    """A token a letter, in the order of `WORDS`."""
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<eos>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.decoder = decoders.Fuse()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=core, **options).save_pretrained(folder)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=core, **options)
+
+
+def write_tokenizer(folder, **options):
+    letter_tokenizer(**options).save_pretrained(folder)
 
 
 def byte_tokenizer():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_reason import Limits
+from parallel_reason import Limits, SamplingParams
 from parallel_reason.runtime import transitions
 from parallel_reason.runtime.budget import Allotment, DealtAllotments, next_tokens
 
@@ -30,8 +30,8 @@ def thread(prompt, sampled, before=0):
 
 
 @settings(deadline=None)
-@given(LIMITS, st.integers(2, 100), MAYBE, st.integers(1, 60), st.integers(0, 40), st.integers(0, 40))
-def test_a_thread_may_sample_up_to_its_nearest_bound_which_is_named(limits, window, left, prompt, sampled, before):
+@given(LIMITS, st.integers(2, 100), MAYBE, MAYBE, st.integers(1, 60), st.integers(0, 40), st.integers(0, 40))
+def test_a_thread_may_sample_up_to_its_nearest_bound_which_is_named(limits, window, own, left, prompt, sampled, before):
     live, left = thread(prompt, sampled, before), left if limits.tokens is not None else None
     room = {f"limits.context={window}": window - prompt - sampled}
     if limits.tokens_per_thread is not None:
@@ -39,9 +39,11 @@ def test_a_thread_may_sample_up_to_its_nearest_bound_which_is_named(limits, wind
     if limits.critical_path_tokens is not None:
         name = f"limits.critical_path_tokens={limits.critical_path_tokens}"
         room[name] = limits.critical_path_tokens - before - sampled
+    if own is not None:
+        room[f"sampling.max_tokens={own}"] = own - sampled
     if left is not None:
         room[f"limits.tokens={limits.tokens}"] = left
-    tokens, bound = next_tokens(live, Allotment(left, 0), limits, window)
+    tokens, bound = next_tokens(live, Allotment(left, 0), limits, window, SamplingParams(max_tokens=own))
     assert tokens == max(0, *(min(room.values()), 0))
     assert room[bound] == min(room.values())
 

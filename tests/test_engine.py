@@ -10,11 +10,13 @@ from vllm import SamplingParams, TokensPrompt
 from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.vllm import compat
 from parallel_reason.engines.vllm.engine import VllmEngine
+from parallel_reason.engines.vllm.sampling import refused
 from parallel_reason.errors import EngineError, InputError
 from tests.failing_processor import FATAL, FailingProcessor
 from tests.house import House, ask
 from tests.letters import build_endless, words
-from tests.other_weights import other_weights
+from tests.other_weights import lora_adapter, other_weights
+from tests.rules import RULES, continued
 
 CONTEXT = 2400
 LONG = 2100  # tokens of a prompt that vLLM computes over two steps
@@ -27,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def house(folder):
-    house = House(folder, VllmEngine.start(folder, context=CONTEXT))
+    house = House(folder, VllmEngine.start(folder, context=CONTEXT, enable_lora=True, max_lora_rank=8))
     yield house
     house.close()
 
@@ -88,6 +90,53 @@ def test_many_seeded_children_at_once_are_drawn_as_on_the_torch_engine(house, on
     outputs = house.all(*requests, *mixed)
     assert [output.ids for output in outputs[:-2]] == [output.ids for output in on_torch.all(*requests)]
     house.check(prefix, outputs[-2])
+
+
+def test_rules_over_a_thread_draw_as_on_the_torch_engine_wherever_it_is_cut(house, on_torch):
+    """Beside prompts that take two steps, whose first draws vLLM drops."""
+    short, long = words(17, 5), words(2, LONG)
+    requests = [
+        ask(f"{n} {len(ids)}", ids, 40, seed=seed, **{"temperature": 1.0} | rule)
+        for n, rule in enumerate(RULES)
+        for ids, seed in ((short, 5), (long, 6))
+    ]
+    greedy = [ask(f"greedy {n}", short, 20, **rule) for n, rule in enumerate(RULES)]
+    outputs, expected = house.all(*requests, *greedy), on_torch.all(*requests, *greedy)
+    assert [output.ids for output in outputs] == [output.ids for output in expected]
+    assert [output.finish_reason for output in outputs] == [output.finish_reason for output in expected]
+    for number, rule in enumerate(RULES):
+        house.check(short, outputs[2 * number], drawn=True)  # log-probs are of the model, whatever the rules
+        parts = continued(house, short, (1, 12, 27), {"seed": 5, "temperature": 1.0, **rule})
+        assert parts.ids == outputs[2 * number].ids
+
+
+def test_a_rule_without_a_seed_holds_too(house):
+    rule = {"temperature": 1.0, "structured_outputs": {"regex": "[abc]{30}"}}
+    outputs = house.all(*(ask(f"{n}", words(5, 9), 30, **rule) for n in range(4)))
+    texts = {house.engine.tokenizer.decode(output.ids) for output in outputs}
+    assert len(texts) == 4
+    assert all(len(text) == 30 and set(text) <= set("abc") for text in texts)
+
+
+def test_requests_with_an_adapter_are_of_the_merged_model_and_others_are_not(house, tmp_path):
+    merged = lora_adapter(house.plain, tmp_path)
+    ids = words(8, 40)
+    plain, adapted, again = house.all(
+        ask("plain", ids, 20), ask("adapted", ids, 20, lora=str(tmp_path)), ask("again", ids, 20, lora=str(tmp_path))
+    )
+    house.check(ids, plain)
+    assert plain.ids != adapted.ids == again.ids
+    before, house.plain = house.plain, merged
+    house.check(ids, adapted)
+    house.plain = before
+
+
+def test_an_adapter_is_refused_where_it_cannot_be_had(house):
+    with pytest.raises(EngineError, match="no-such-adapter"):
+        house.all(ask("missing", [1, 2], 5, lora="/no-such-adapter"))
+    reasons = refused(house.engine.llm.vllm_config, graft=True, seeded_sampler=False)
+    assert "merge the adapter" in reasons["lora"]
+    assert {"presence_penalty", "structured_outputs"} < reasons.keys()
 
 
 def test_a_seeded_draw_that_is_not_valid_fails_its_request_alone(house):

@@ -197,10 +197,48 @@ def test_with_our_sampler_on_the_server_the_noise_is_ours(folder):
         run(engine.generate(request(sampling=DRAWN)))
     seeded, free = server.bodies
     assert json.loads(seeded["vllm_xargs"]["seeded_draw"]) == {
-        "seed": 2**60, "first_draw": 7, "temperature": 0.8, "top_k": 5, "top_p": 0.9,
-    }  # fmt: skip
+        "seed": 2**60,
+        "first_draw": 7,
+        "sampling": {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "seed": 1},
+    }
     assert (seeded["temperature"], seeded["top_p"], seeded["top_k"], seeded["seed"]) == (0, 1, 0, None)
     assert (free["temperature"], free["top_p"], free["top_k"], "vllm_xargs" in free) == (0.8, 0.9, 5, False)
+
+
+def test_what_a_server_does_token_by_token_is_asked_of_it_by_name(folder):
+    rules = SamplingParams(
+        min_p=0.1,
+        repetition_penalty=1.5,
+        logit_bias={7: -2.0},
+        allowed_token_ids=[7, 9],
+        ignore_eos=True,
+        lora="french",
+    )
+    with answering(folder) as (engine, run, server):
+        run(engine.generate(request(sampling=rules)))
+    body = server.bodies[0]
+    assert {name: body[name] for name in ("min_p", "repetition_penalty", "logit_bias", "allowed_token_ids")} == {
+        "min_p": 0.1,
+        "repetition_penalty": 1.5,
+        "logit_bias": {"7": -2.0},
+        "allowed_token_ids": [7, 9],
+    }
+    assert (body["ignore_eos"], body["model"]) == (True, "french")
+
+
+@pytest.mark.parametrize(
+    "field", [{"presence_penalty": 1.0}, {"frequency_penalty": 1.0}, {"bad_words": ["a"]}, {"min_tokens": 2},
+              {"structured_outputs": {"regex": "a"}}],
+)  # fmt: skip
+def test_what_a_server_counts_over_one_request_is_refused_unless_our_sampler_runs_there(folder, field):
+    sampling = SamplingParams(**field)
+    with answering(folder) as (engine, run, server):
+        with pytest.raises(InputError, match=f"engine 'openai' cannot do {next(iter(field))}=.*with seeded_sampler"):
+            run(engine.generate(request(sampling=sampling)))
+        assert not server.bodies
+    with answering(folder, seeded_sampler=True) as (engine, run, server):
+        run(engine.generate(request(sampling=sampling)))
+    assert next(iter(field)) in json.loads(server.bodies[0]["vllm_xargs"]["seeded_draw"])["sampling"]
 
 
 def test_no_new_tokens_are_asked_for_and_none_come(folder):

@@ -78,6 +78,19 @@ def test_every_short_text_against_a_naive_reading(tokenizer):
         assert kept(tokenizer, texts, text.encode()) == min(ends, default=None)
 
 
+def test_a_stop_that_a_request_cuts_ends_in_the_next_one(tokenizer):
+    """What the thread sampled before counts up to the cut; a stop that ended there does not end again."""
+    texts = ("aba", "bb", "é😀")
+    for letters in itertools.product(["a", "b", "é", "😀"], repeat=5):
+        data = "".join(letters).encode()
+        ends = [len(data[:place].decode(errors="ignore").encode()) for place in range(len(data) + 1)]
+        for cut in range(len(data) + 1):
+            stops = StopTexts(tokenizer, texts, list(data[:cut]))
+            later = (place for place in range(cut + 1, len(data) + 1) if ends[place] == place)
+            expected = next((place for place in later if data[:place].decode().endswith(texts)), None)
+            assert stops.kept(list(data[cut:])) == (None if expected is None else expected - cut)
+
+
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):
     """A model of bytes on the torch engine, which never ends by itself."""
@@ -107,4 +120,17 @@ def test_what_a_prompt_quotes_never_stops(writer, cut):
     assert new
     assert (unseen.ids, unseen.finish_reason) == (free.ids, "length")
     assert (by_late.ids, by_late.finish_reason) == (free.ids[: free.ids.index(late) + 1], "stop")
+    first = bytes(free.ids).index(bytes(pair)) + 1  # the request is cut within the pair
+    (by_rest,) = writer.all(
+        ask(
+            "rest",
+            prompt + free.ids[:first],
+            200,
+            stop_texts=(bytes(pair).decode(),),
+            first_draw=first,
+            tail=first,
+            **options,
+        )
+    )
+    assert (by_rest.ids, by_rest.finish_reason) == (free.ids[first : first + 1], "stop")
     assert (by_pair.ids, by_pair.finish_reason) == (free.ids[: bytes(free.ids).index(bytes(pair)) + 2], "stop")

@@ -7,12 +7,13 @@ An engine that can graft returns a handle on the KV of a thread, and takes the K
 the next request. One that cannot finds a shared prefix again by its token ids.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.sampling import SamplingParams
+from parallel_reason.text import StopTexts
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -48,10 +49,14 @@ class EngineRequest:
         stop_ids: control tokens that end the request; the token itself is returned.
         stop_texts: control texts that end it, looked for in sampled text only; all tokens up to the one that completes
             the text are returned.
-        sampling: temperature, truncation and how many top log-probs; its ``seed`` and ``n`` are not for engines.
+        sampling: of this thread. Engines do not read what is of a whole trace or thread: ``n``, ``seed``, ``threads``,
+            ``below``, ``max_tokens`` and ``stop``.
         seed: of this thread; None leaves the noise to the engine.
         first_draw: how many tokens the thread sampled in earlier requests. New token k of this request is drawn with
             noise number ``first_draw + k`` of the seed, so where a thread is cut into requests does not matter.
+        sampled: what the thread sampled in earlier requests and still sees, if ``sampling`` counts that, [tokens].
+        tail: how many of the last ``ids`` the thread sampled itself, as far as stop texts and bad words may begin in
+            them.
         stream: whether tokens are reported one by one, or only the first and then the rest.
         positions: of ``ids``; None for 0, 1, 2 and so on. New tokens go on one after the last.
         held: KV of the first ``sum(map(len, held))`` of ``ids``, in order; only for engines that graft. At least one
@@ -69,12 +74,20 @@ class EngineRequest:
     stop_texts: tuple[str, ...] = ()
     seed: int | None = None
     first_draw: int = 0
+    sampled: list[int] = field(default_factory=list)
+    tail: int = 0
     stream: bool = False
     positions: list[int] | None = None
     held: tuple["KVHandle", ...] = ()
     keep_kv: bool = False
     trace: str = ""
     label: str = ""
+
+    def stops_in(self, tokenizer: Any) -> StopTexts | None:
+        """What looks for its stop texts; None if it has none."""
+        if not self.stop_texts:
+            return None
+        return StopTexts(tokenizer, self.stop_texts, self.ids[len(self.ids) - self.tail :])
 
 
 class KVHandle(Protocol):
@@ -133,10 +146,12 @@ class Capabilities:
     Attributes:
         graft: the KV of children can be kept at a join.
         update_weights: weights can be changed while it lives.
+        refuses: the fields of `SamplingParams` that it cannot do, each with the reason and what to do.
     """
 
     graft: bool
     update_weights: bool
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

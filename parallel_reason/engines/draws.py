@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from parallel_reason.engines.shaping import Shaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +19,10 @@ class Draw:
     """One token to be drawn.
 
     Attributes:
-        temperature, top_k, top_p: as in `SamplingParams`; a temperature of 0 takes the most likely token.
+        temperature, top_k, top_p, min_p: as in `SamplingParams`; a temperature of 0 takes the most likely token.
         seed: of the thread.
         number: how many tokens the thread sampled before.
+        shaping: what changes the logits first, if anything does.
     """
 
     temperature: float
@@ -27,10 +30,12 @@ class Draw:
     top_p: float
     seed: int
     number: int
+    min_p: float = 0.0
+    shaping: Shaping | None = None
 
 
 def draw_tokens(logits: Tensor, draws: list[Draw]) -> Tensor:
-    """One token for each row.
+    """One token for each row. Shaping, temperature, ``min_p``, ``top_k``, ``top_p``: the order is vLLM's.
 
     Args:
         logits: [rows, vocabulary], fp32.
@@ -39,23 +44,28 @@ def draw_tokens(logits: Tensor, draws: list[Draw]) -> Tensor:
     Returns:
         Token ids, [rows].
     """
+    if any(draw.shaping for draw in draws):
+        rows = zip(logits, draws, strict=True)
+        logits = torch.stack([row if draw.shaping is None else draw.shaping(row) for row, draw in rows])
     tokens = logits.argmax(-1)
-    rows_of: dict[tuple[float, int, float], list[int]] = {}
-    for row, draw in enumerate(draws):
+    rows_of: dict[tuple[float, float, int, float], list[int]] = {}
+    for number, draw in enumerate(draws):
         if draw.temperature > 0:
-            rows_of.setdefault((draw.temperature, draw.top_k, draw.top_p), []).append(row)
-    for (temperature, top_k, top_p), rows in rows_of.items():
-        scores = logits[rows]
+            rows_of.setdefault((draw.temperature, draw.min_p, draw.top_k, draw.top_p), []).append(number)
+    for (temperature, min_p, top_k, top_p), members in rows_of.items():
+        scores = logits[members]
         # At most 0, so that no temperature overflows it; the smallest that is not 0 in fp32 is as good as greedy.
         scores = (scores - scores.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
+        if min_p:
+            scores = MinPLogitsWarper(min_p)(None, scores)
         if top_k:
             scores = TopKLogitsWarper(top_k)(None, scores)
         if top_p < 1:
             scores = TopPLogitsWarper(top_p)(None, scores)
         noise = torch.empty_like(scores)  # the largest of p / Exp(1) is a draw from p
-        for line, row in zip(noise, rows, strict=True):
+        for line, row in zip(noise, members, strict=True):
             line.exponential_(generator=_generator(draws[row], logits.device))
-        tokens[rows] = (scores.softmax(-1) / noise).argmax(-1)
+        tokens[members] = (scores.softmax(-1) / noise).argmax(-1)
     return tokens
 
 

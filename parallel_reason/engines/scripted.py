@@ -13,10 +13,21 @@ from typing import Any
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput, TokenDelta
+from parallel_reason.engines.checks import check_thread
 from parallel_reason.engines.scripted_kv import ScriptedKVHandle, check_held, context_of
 from parallel_reason.errors import EngineError, InputError
-from parallel_reason.text import StopTexts
 
+OF_LOGITS = (
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "min_tokens",
+    "structured_outputs",
+    "lora",
+)
 Text = str | list[int]
 NextTokens = Callable[[EngineRequest, list[int]], list[int]]
 Delay = Callable[[EngineRequest], float]
@@ -55,7 +66,7 @@ class ScriptedEngine:
         self.vocabulary = len(tokenizer)
         self.eos_ids = frozenset({tokenizer.eos_token_id})
         self.admission = Admission(None, 1)
-        self.capabilities = Capabilities(graft, update_weights=True)
+        self.capabilities = Capabilities(graft, update_weights=True, refuses=dict.fromkeys(OF_LOGITS, "it has none"))
         self.policy_version = 0
         self.requests: list[EngineRequest] = []
         self.outputs: list[RequestOutput] = []
@@ -94,6 +105,7 @@ class ScriptedEngine:
             raise InputError(f"a request with the id {request.id!r} runs already")
         if not 0 < len(request.ids) <= self.context:
             raise InputError(f"a request has between 1 and {self.context} ids, not {len(request.ids)}")
+        check_thread(request.sampling, self)
         check_held(request, self._kv)
         output = RequestOutput(cached_tokens=sum(map(len, request.held)))
         self.requests.append(replace(request, ids=list(request.ids)))
@@ -145,7 +157,8 @@ class ScriptedEngine:
         """New tokens one by one; at the end ``output`` has the finish reason."""
         aborted = self._aborts[request.id]
         most = min(request.max_tokens, self.context - len(request.ids))
-        stops = StopTexts(self.tokenizer, request.stop_texts)
+        stops = request.stops_in(self.tokenizer)
+        stop_ids = request.stop_ids | (frozenset() if request.sampling.ignore_eos else self.eos_ids)
         coming: list[int] = []
         while output.finish_reason == "abort":
             with suppress(TimeoutError):
@@ -158,7 +171,7 @@ class ScriptedEngine:
                 output.finish_reason = "stop" if most > 0 else "length"
                 return
             token = coming.pop(0)
-            if token in request.stop_ids | self.eos_ids or stops.completed_by(token):
+            if (stops and stops.completed_by(token)) or token in stop_ids:
                 output.finish_reason = "stop"
             elif len(output.ids) + 1 >= most:
                 output.finish_reason = "length"

@@ -1,4 +1,4 @@
-"""How many tokens a thread may sample next, and which bound of `Limits` says so.
+"""How many tokens a thread may sample next, and which bound of `Limits`, or its own ``max_tokens``, says so.
 
 Bounds on one chain of threads are exact by themselves. The bounds on the whole trace, of tokens and of forks, are dealt
 out: a fork divides what its parent has left among the children, and a join gives the parent what they did not use. So
@@ -12,6 +12,7 @@ from typing import Literal
 
 from parallel_reason.limits import Limits
 from parallel_reason.runtime.live_thread import LiveThread
+from parallel_reason.sampling import SamplingParams
 
 Bound = Literal["tokens", "forks"]
 
@@ -24,15 +25,20 @@ class Allotment:
     forks: int
 
 
-def next_tokens(thread: LiveThread, left: Allotment, limits: Limits, window: int) -> tuple[int, str]:
+def next_tokens(
+    thread: LiveThread, left: Allotment, limits: Limits, window: int, sampling: SamplingParams
+) -> tuple[int, str]:
     """How many tokens a thread may sample now, and the bound that will stop it there; 0 if a bound is reached.
 
     Args:
+        sampling: of the thread.
         window: the model's own context length, or that of ``limits`` if it is shorter, in tokens.
     """
     bounds = [(window - len(thread.view), f"limits.context={window}")]
     if limits.tokens_per_thread is not None:
         bounds.append((limits.tokens_per_thread - thread.drawn, limits.name("tokens_per_thread")))
+    if sampling.max_tokens is not None:
+        bounds.append((sampling.max_tokens - thread.drawn, sampling.name("max_tokens")))
     if limits.critical_path_tokens is not None:
         bounds.append((limits.critical_path_tokens - thread.critical_path, limits.name("critical_path_tokens")))
     if left.tokens is not None:

@@ -34,6 +34,7 @@ class LiveThread:
         computed: how many of the tokens it sees, from the first on, have KV that this trace computed.
         copied: how many tokens a relinearised join wrote since its last request; these will be computed once more.
         joins: how many of its forks have joined; ``stopped_at`` why it stopped sampling.
+        stopped_by_caller: whether it ended at a stop of its sampling parameters, which a dialect takes as a bound.
         status: how it ended; None while it runs.
         prefilled_tokens, cached_tokens, recomputed_tokens, queued_s, running_s, waiting_s: see `Thread`.
     """
@@ -56,6 +57,7 @@ class LiveThread:
     copied: int = 0
     joins: int = 0
     stopped_at: StoppedAt = "start"
+    stopped_by_caller: bool = False
     status: Status | None = None
     stop_reason: str = ""
     text: str = ""
@@ -81,6 +83,16 @@ class LiveThread:
         """Whether it sampled anything."""
         return self.drawn > 0
 
+    def tail(self, most: int) -> int:
+        """How many of the newest tokens it sees it sampled itself, one right after another since its newest join."""
+        most, count = min(most, len(self.view) - self.floor), 0
+        for start, stop in reversed(self.view.seen):
+            for token in range(stop - 1, start - 1, -1):
+                if count == most or not self.table.sampled[token]:
+                    return count
+                count += 1
+        return count
+
     def thread_view(self) -> ThreadView:
         """What a dialect is given of it."""
         ids, _ = self.context
@@ -90,7 +102,7 @@ class LiveThread:
         """What a dialect is given of it when it has ended."""
         if self.status in ("cancelled", "failed"):
             return self._result("lost")
-        if self.status == "finished" and self.stopped_at != "start":
+        if self.status == "finished" and self.stopped_at != "start" and not self.stopped_by_caller:
             return self._result(self.stopped_at)
         return self._result("limit")
 

@@ -14,6 +14,7 @@ from parallel_reason.runtime import transitions
 from parallel_reason.runtime.live_thread import LiveThread
 from parallel_reason.runtime.running import RunningThread
 from parallel_reason.sampling import SamplingParams
+from parallel_reason.text import reach
 from parallel_reason.trace import Status
 
 End = tuple[Status, str]
@@ -62,7 +63,7 @@ class ThreadRequests:
         self._numbers = itertools.count()
 
     async def sample(self, thread: RunningThread, tokens: int, *, stream: bool) -> bool:
-        """Sample at most ``tokens`` more; False if the thread was cancelled, which is then recorded.
+        """Sample at most ``tokens`` more; False if the thread was cancelled or met its own stop, which is recorded.
 
         Args:
             stream: whether tokens are to come one by one.
@@ -71,6 +72,7 @@ class ThreadRequests:
             ParallelReasonError: of the engine.
         """
         live = thread.live
+        sampling, stops = self._sampling.of(live.label), self._dialect.stops(live.depth)
         expected = self._engine.admission.expected_tokens(live.depth, tokens)
         asked = self._now()
         async with self._slots, self._blocks.admitted(thread.blocks, len(live.view), expected) as admitted:
@@ -80,7 +82,7 @@ class ThreadRequests:
                 transitions.end(live, "cancelled", thread.cancelled)
                 return False
             try:
-                output = await self._generate(thread, tokens, self._dialect.stops(live.depth), stream)
+                output = await self._generate(thread, tokens, sampling, stops, stream)
             finally:
                 live.running_s += self._now() - started
                 admitted.context = len(live.view)
@@ -89,7 +91,26 @@ class ThreadRequests:
             transitions.end(live, "cancelled", thread.cancelled or "aborted by the engine")
             return False
         thread.stopped = output.finish_reason == "stop"
-        return True
+        if thread.stopped and (sampling.stop or sampling.stop_token_ids):
+            self._apply_stop(thread, sampling, stops)
+        return live.status is None
+
+    def _apply_stop(self, thread: RunningThread, sampling: SamplingParams, stops: Stops) -> None:
+        """End a thread that met a stop of its sampling parameters; one that came before ``min_tokens`` is passed over.
+
+        Args:
+            stops: of the dialect.
+        """
+        live, engine = thread.live, self._engine
+        own = Stops(frozenset(sampling.stop_token_ids) - engine.eos_ids, sampling.stop)
+        ids, _ = live.context
+        newest = ids[len(ids) - live.tail(1 + reach(own.texts + stops.texts)) :]
+        stop = transitions.completed_stop(newest, own, engine.tokenizer)
+        if stop is not None and live.drawn > sampling.min_tokens:
+            live.stopped_by_caller = True
+            transitions.end(live, "finished", stop)
+        elif stop is not None and live.newest not in engine.eos_ids:
+            thread.stopped = transitions.completed_stop(newest, stops, engine.tokenizer) is not None
 
     async def cover(self, thread: RunningThread) -> End | None:
         """Compute the KV of all that a thread sees, on an engine that hands it out: other threads begin with it.
@@ -109,27 +130,32 @@ class ThreadRequests:
             if not admitted.granted:
                 return "cancelled", thread.cancelled or "no room"
             try:
-                await self._generate(thread, 0, Stops(), stream=False)
+                await self._generate(thread, 0, self._sampling.of(live.label), Stops(), stream=False)
             except ParallelReasonError as error:  # the join fails, and names the cause
                 self.errors.append(f"{type(error).__name__}: {first_line(error)}")
                 return "failed", first_line(error)
         return None
 
-    async def _generate(self, thread: RunningThread, tokens: int, stops: Stops, stream: bool) -> RequestOutput:
+    async def _generate(
+        self, thread: RunningThread, tokens: int, sampling: SamplingParams, stops: Stops, stream: bool
+    ) -> RequestOutput:
         """One request on the engine, and its outcome in the thread."""
         live, started = thread.live, self._now()
         thread.trim_kv()
         ids, positions = live.context
+        texts = stops.texts + sampling.stop
         thread.request = f"{self._trace}/{live.label}/{next(self._numbers)}"
         request = EngineRequest(
             id=thread.request,
             ids=ids,
             max_tokens=tokens,
-            sampling=self._sampling,
-            stop_ids=stops.ids,
-            stop_texts=stops.texts,
+            sampling=sampling,
+            stop_ids=stops.ids | frozenset(sampling.stop_token_ids),
+            stop_texts=texts,
             seed=self._seed(live),
             first_draw=live.drawn,
+            sampled=live.sampled if sampling.counts_output else [],
+            tail=live.tail(reach(texts + sampling.bad_words)),
             stream=stream,
             positions=positions,
             held=thread.kv.handles,

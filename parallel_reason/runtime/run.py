@@ -122,6 +122,8 @@ class TraceRun:
         live = self.root.live
         answered = [i for i in live.sampled[live.sampled_before_join :] if i not in self.engine.eos_ids]
         answer = decode(self.engine.tokenizer, answered).strip() if live.status == "finished" and answered else None
+        if answer and live.stopped_by_caller and (stop := live.stop_reason.strip()):
+            answer = answer.rpartition(stop)[0].strip() if stop in answer else answer
         return RunResult(live, answer, self._requests.errors, self._now(), self._first_token, self._blocks.most)
 
     def cancel(self, reason: str) -> None:
@@ -154,7 +156,8 @@ class TraceRun:
         live = thread.live
         sampling_on = await self._step(thread)
         while sampling_on:
-            tokens, bound = next_tokens(live, thread.left, self.limits, self._requests.window)
+            sampling = self.sampling.of(live.label)
+            tokens, bound = next_tokens(live, thread.left, self.limits, self._requests.window, sampling)
             if tokens == 0:
                 if bound == self.limits.name("tokens") and await self._more(thread, "tokens"):
                     continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from parallel_reason.dialects.base import ChildSpec, Continue, Finish, Insert, Reject, Rewrite, StoppedAt, Stops
 from parallel_reason.runtime.live_thread import LiveFork, LiveThread
-from parallel_reason.text import decode
+from parallel_reason.text import StopTexts, decode, reach
 from parallel_reason.trace import JoinRule, MalformedFork, Origin, Span, Status
 from parallel_reason.trace import view as views
 from parallel_reason.trace.view import TokenTable
@@ -199,12 +199,18 @@ def stopped_at(token: int, stops: Stops, eos_ids: frozenset[int]) -> StoppedAt:
     return "eos" if token in eos_ids or not stops.texts else "stop"
 
 
+def completed_stop(sampled: Sequence[int], stops: Stops, tokenizer: Any) -> str | None:
+    """The stop that the newest token is, or completes together with those before it; None if there is none."""
+    if sampled and sampled[-1] in stops.ids:
+        return decode(tokenizer, [sampled[-1]])
+    if not sampled or not stops.texts:
+        return None
+    texts = StopTexts(tokenizer, stops.texts, sampled[-1 - reach(stops.texts) : -1])
+    texts.completed_by(sampled[-1])
+    return texts.found
+
+
 def stop_text(sampled: list[int], stops: Stops, tokenizer: Any) -> str:
     """The tag or token that ended a thread, in full where the tokenizer splits it."""
     token: str = tokenizer.convert_ids_to_tokens(sampled[-1]) if sampled else ""
-    if not sampled or sampled[-1] in stops.ids or not stops.texts:
-        return token
-    tail = sampled[-4 * max(map(len, stops.texts)) :]
-    before, text = len(decode(tokenizer, tail[:-1])), decode(tokenizer, tail)
-    completed = [(end, stop) for stop in stops.texts if (end := text.rfind(stop) + len(stop)) > before and stop in text]
-    return max(completed)[1] if completed else token
+    return completed_stop(sampled, Stops(texts=stops.texts), tokenizer) or token

@@ -6,45 +6,46 @@ sent: vLLM looks for them in more than the sampled text when the prompt ends wit
 """
 
 import hashlib
-import json
 from typing import Any
 
 from parallel_reason.engines.base import EngineRequest
+from parallel_reason.engines.seeded_draw import KEY, SeededDraw
 
 INTERVAL = 8  # tokens a chunk where nobody needs them one by one
 
 
-def decoding_body(request: EngineRequest, model: str, *, seeded_sampler: bool = False) -> dict[str, Any]:
+def decoding_body(request: EngineRequest, model: str, draw: SeededDraw | None = None) -> dict[str, Any]:
     """The body of a request for new tokens; at least one, as servers sample no fewer.
 
     Args:
         model: the name it is served by.
-        seeded_sampler: the server draws with our own noise, by `parallel_reason.engines.vllm.seeded`.
+        draw: how the server draws with our own sampler, `parallel_reason.engines.vllm.seeded`; if None, by its own.
     """
     sampling = request.sampling
-    seed = request.seed if sampling.temperature > 0 else None
     one_by_one = request.stream or request.stop_texts
-    body = scoring_body(request.ids, model) | {
+    body = scoring_body(request.ids, sampling.lora or model) | {
         "echo": False,
         "max_tokens": max(1, request.max_tokens),
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "seed": None if seed is None else request_seed(seed, request.first_draw),
+        "ignore_eos": sampling.ignore_eos,
         "logprobs": sampling.logprobs,
         "stop_token_ids": sorted(request.stop_ids),
         "stream_interval": 1 if one_by_one else INTERVAL,
     }
-    if seeded_sampler and seed is not None:
-        draw = {
-            "seed": seed,
-            "first_draw": request.first_draw,
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-        }
-        body |= {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": None}
-        body["vllm_xargs"] = {"seeded_draw": json.dumps(draw)}
+    if draw is not None:
+        return body | {"top_p": 1.0, "top_k": 0, "seed": None, "vllm_xargs": {KEY: draw.json_text()}}
+    seeded = request.seed is not None and sampling.temperature > 0
+    body |= {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": request_seed(request.seed or 0, request.first_draw) if seeded else None,
+    }
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.allowed_token_ids:
+        body["allowed_token_ids"] = list(sampling.allowed_token_ids)
     return body
 
 

@@ -21,14 +21,16 @@ import httpx
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput, TokenDelta
+from parallel_reason.engines.checks import check_thread
 from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.engines.openai.bodies import decoding_body, scoring_body
 from parallel_reason.engines.openai.chunks import Chunk
 from parallel_reason.engines.openai.routing import Servers
 from parallel_reason.engines.openai.server import Connections, ModelCard, Server
+from parallel_reason.engines.seeded_draw import OVER_A_THREAD, SeededDraw
 from parallel_reason.errors import EngineError, InputError
-from parallel_reason.text import StopTexts
 
+NEEDS_SAMPLER = "servers count over one request, not over a thread; start them and this engine with seeded_sampler"
 FREED_S = 2.0  # seconds that a server gets to free the KV of requests that have ended
 _IDLE_S = 2.0  # a connection is used again for so long; vLLM itself closes it after 5 s
 
@@ -37,7 +39,6 @@ class OpenAIEngine:
     """One model on one or several servers. Make it with `start`."""
 
     name = "openai"
-    capabilities = Capabilities(graft=False, update_weights=False)
     policy_version = 0
 
     def __init__(
@@ -47,6 +48,8 @@ class OpenAIEngine:
         self._client = client
         self._servers = servers
         self._seeded_sampler = seeded_sampler
+        refuses = {} if seeded_sampler else dict.fromkeys(OVER_A_THREAD, NEEDS_SAMPLER)
+        self.capabilities = Capabilities(graft=False, update_weights=False, refuses=refuses)
         self._open: dict[str, asyncio.Timeout] = {}
         self.model = card.name
         self.tokenizer = tokenizer
@@ -86,7 +89,7 @@ class OpenAIEngine:
             seeded_sampler: the servers were started with
                 ``--logits-processors parallel_reason.engines.vllm.seeded:SeededSampler``, which draws tokens that do
                 not depend on how a thread is cut into requests; a vLLM server on a CPU needs it for seeds with long
-                prompts.
+                prompts, and every server for penalties, ``bad_words``, ``min_tokens`` and ``structured_outputs``.
 
         Raises:
             InputError: an option that cannot be used.
@@ -121,15 +124,18 @@ class OpenAIEngine:
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
         """Decode until a stop; see `Engine`. Requests of the same ``trace`` go to the same server."""
         output = RequestOutput()
-        stop_texts = StopTexts(self.tokenizer, request.stop_texts)
-        body = decoding_body(request, self.model, seeded_sampler=self._seeded_sampler)
+        check_thread(request.sampling, self)
+        stop_texts = request.stops_in(self.tokenizer)
+        ours = self._seeded_sampler and request.max_tokens > 0
+        draw = SeededDraw.of(request, self.tokenizer, self.eos_ids) if ours else None
+        body = decoding_body(request, self.model, draw)
         try:
             async with (
                 asyncio.timeout(None) as self._open[request.id],  # which `abort` ends
                 aclosing(self._servers.chunks(request.trace or request.id, body)) as chunks,
             ):
                 async for chunk in chunks:
-                    stop = stop_texts.kept(chunk.ids) if request.stop_texts else None
+                    stop = stop_texts.kept(chunk.ids) if stop_texts else None
                     kept = min(len(chunk.ids) if stop is None else stop, request.max_tokens)
                     delta = TokenDelta(chunk.ids[:kept], chunk.logprobs[:kept], chunk.top_logprobs[:kept])
                     self._add(request, output, chunk, delta)

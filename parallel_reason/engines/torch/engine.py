@@ -11,19 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput
+from parallel_reason.engines.checks import check_thread
+from parallel_reason.engines.grammars import Grammars
 from parallel_reason.engines.models import check_model
+from parallel_reason.engines.seeded_draw import SeededDraw
+from parallel_reason.engines.shaping import Shaping
 from parallel_reason.engines.torch.model import Model
 from parallel_reason.engines.torch.pool import KVPool
 from parallel_reason.engines.torch.request import RequestState
 from parallel_reason.engines.torch.runner import ModelRunner
 from parallel_reason.errors import EngineError, InputError, ParallelReasonError, first_line
 
+NO_LORA = (
+    "merge the adapter into the model, or use engine='vllm' with enable_lora=True and a dialect that does not graft"
+)
+
 
 class TorchEngine:
     """One model on torch; see `Engine`. Made by `start`."""
 
     name = "torch"
-    capabilities = Capabilities(graft=True, update_weights=False)
+    capabilities = Capabilities(graft=True, update_weights=False, refuses={"lora": NO_LORA})
     policy_version = 0
 
     def __init__(self, model: Model, pool: KVPool, context: int, worker: ThreadPoolExecutor) -> None:
@@ -37,6 +45,7 @@ class TorchEngine:
         self._pool = pool
         self._runner = ModelRunner(model, pool)
         self._worker = worker
+        self._grammars: Grammars | None = None
         self._requests: dict[str, RequestState] = {}
         self._step_loop: asyncio.Task[None] | None = None
         self._closed = False
@@ -94,6 +103,7 @@ class TorchEngine:
             tokenizer=self.tokenizer,
             eos_ids=self.eos_ids,
             context=self.context,
+            shaping=self._shaping(request),
         )
         if self._step_loop is None or self._step_loop.done():
             self._step_loop = asyncio.create_task(self._run_steps())
@@ -174,6 +184,15 @@ class TorchEngine:
             return True
         return False
 
+    def _shaping(self, request: EngineRequest) -> Shaping | None:
+        """The rules on a request's logits; None if it has none."""
+        draw = SeededDraw.of(request, self.tokenizer, self.eos_ids) if request.sampling.changes_logits else None
+        if draw is None or not request.max_tokens:
+            return None
+        if request.sampling.structured_outputs and self._grammars is None:
+            self._grammars = Grammars(self.tokenizer, self.vocabulary)
+        return Shaping(draw, request.ids, [], self._grammars)
+
     def _check(self, request: EngineRequest) -> None:
         if request.id in self._requests:
             raise InputError(f"a request with the id {request.id!r} is already running; ids must be unique")
@@ -182,6 +201,7 @@ class TorchEngine:
                 f"request {request.id!r} has {len(request.ids)} ids but {len(request.positions)} positions"
             )
         self._check_ids(request.ids)
+        check_thread(request.sampling, self)
 
     def _check_ids(self, ids: list[int]) -> None:
         if not ids:

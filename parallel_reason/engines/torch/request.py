@@ -11,9 +11,9 @@ import numpy as np
 
 from parallel_reason.engines.base import EngineRequest, FinishReason, OnTokens, RequestOutput, TokenDelta
 from parallel_reason.engines.draws import Draw
+from parallel_reason.engines.shaping import Shaping
 from parallel_reason.engines.torch.kv import TorchKVHandle, held_slots
 from parallel_reason.engines.torch.pool import KVPool, Slots
-from parallel_reason.text import StopTexts
 
 SHORTEST_SHARED = 64  # held tokens from which on requests with the same ones attend to them as one group
 
@@ -41,8 +41,12 @@ class RequestState:
         tokenizer: Any,
         eos_ids: frozenset[int],
         context: int,
+        shaping: Shaping | None = None,
     ) -> None:
         """Take references to the slots of ``held``.
+
+        Args:
+            shaping: what changes its logits before they are drawn from, if anything does.
 
         Raises:
             InputError: see `held_slots`.
@@ -66,10 +70,11 @@ class RequestState:
         self._slots = np.concatenate([held, np.empty(len(self.tokens) - len(held) + 64, dtype=np.int64)])
         self.computed = len(held)
         self.shared = held.tobytes() if len(held) >= SHORTEST_SHARED else b""
-        self._eos_ids = eos_ids
+        self._eos_ids = frozenset() if request.sampling.ignore_eos else eos_ids
         self._context = context
         self._seed = secrets.randbits(63) if request.seed is None else request.seed
-        self._stop_texts = StopTexts(tokenizer, request.stop_texts) if request.stop_texts else None
+        self._stop_texts = request.stops_in(tokenizer)
+        self._shaping = shaping
         self._on_tokens = on_tokens
         self._reported = 0
 
@@ -107,7 +112,9 @@ class RequestState:
         """How its next token is drawn."""
         sampling = self.request.sampling
         number = self.request.first_draw + len(self.output.ids)
-        return Draw(sampling.temperature, sampling.top_k, sampling.top_p, self._seed, number)
+        return Draw(
+            sampling.temperature, sampling.top_k, sampling.top_p, self._seed, number, sampling.min_p, self._shaping
+        )
 
     def accept(self, token: int, logprob: float, top_logprobs: dict[int, float]) -> None:
         """Add a sampled token, and end if it is a stop or the last that there is room for.
@@ -118,6 +125,8 @@ class RequestState:
         self.output.add(TokenDelta([token], [logprob], [top_logprobs] if top_logprobs else []))
         self.tokens.append(token)
         self.positions.append(self.positions[-1] + 1)
+        if self._shaping is not None:
+            self._shaping.add(token)
         text_ends = self._stop_texts is not None and self._stop_texts.completed_by(token)
         if text_ends or token in self.request.stop_ids or token in self._eos_ids:
             self.finish_reason = "stop"

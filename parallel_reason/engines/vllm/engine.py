@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, FinishReason, OnTokens, RequestOutput
+from parallel_reason.engines.checks import check_thread
 from parallel_reason.engines.models import check_model
 from parallel_reason.engines.vllm import compat
 from parallel_reason.engines.vllm.graft import compat as graft_compat
@@ -22,7 +23,7 @@ from parallel_reason.engines.vllm.graft.kv_references import KVReferences
 from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
 from parallel_reason.engines.vllm.live_request import LiveRequest
 from parallel_reason.engines.vllm.process import last_error
-from parallel_reason.engines.vllm.sampling import vllm_sampling_params
+from parallel_reason.engines.vllm.sampling import refused, vllm_sampling_params
 from parallel_reason.engines.vllm.start import start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
 
@@ -53,7 +54,8 @@ class VllmEngine:
         """
         self.llm = llm
         self.model = model
-        self.capabilities = Capabilities(graft=graft, update_weights=True)
+        refuses = refused(llm.vllm_config, graft=graft, seeded_sampler=seeded_sampler)
+        self.capabilities = Capabilities(graft=graft, update_weights=True, refuses=refuses)
         self.policy_version = 0
         self.tokenizer: Any = llm.get_tokenizer()
         self.graft_client = GraftClient(self._run, KVReferences(self._send), self.tokenizer) if graft else None
@@ -67,6 +69,7 @@ class VllmEngine:
         self._seeded_sampler = seeded_sampler
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
+        self._adapters: dict[str, int] = {}  # numbers of LoRA adapters, which vLLM wants
         self._closed = False
 
     @classmethod
@@ -107,6 +110,7 @@ class VllmEngine:
         """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has started."""
         if request.id in self._live:
             raise InputError(f"a request with the id {request.id!r} is already running; ids must be unique")
+        check_thread(request.sampling, self)
         live = self._live[request.id] = LiveRequest(request, self.tokenizer, on_tokens)
         try:
             if self.graft_client and (request.held or request.keep_kv or request.positions is not None):
@@ -129,8 +133,10 @@ class VllmEngine:
         before = len(output.ids)
         pinned: int | None = None
         live.begin(self.policy_version)
-        sampling = vllm_sampling_params(request, graft, self._seeded_sampler)
-        async with aclosing(self._outputs(request.ids, sampling, request.id)) as reports:
+        sampling = vllm_sampling_params(
+            request, graft, self.tokenizer, self.eos_ids, seeded_sampler=self._seeded_sampler
+        )
+        async with aclosing(self._outputs(request.ids, sampling, request.id, request.sampling.lora)) as reports:
             async for report in reports:
                 new = report.outputs[0]
                 if new.token_ids and not output.prefilled_tokens:
@@ -175,13 +181,17 @@ class VllmEngine:
                 scores = [entry[token].logprob for entry, token in zip(entries, ids[1:], strict=True)]
         return scores
 
-    async def _outputs(self, ids: list[int], sampling: Any, request_id: str) -> AsyncGenerator[Any, None]:
+    async def _outputs(
+        self, ids: list[int], sampling: Any, request_id: str, lora: str | None = None
+    ) -> AsyncGenerator[Any, None]:
         """Outputs of a vLLM request as they come; raises EngineError for what vLLM refuses or fails at."""
         from vllm import TokensPrompt
+        from vllm.lora.request import LoRARequest
 
+        adapter = LoRARequest(lora, self._adapters.setdefault(lora, len(self._adapters) + 1), lora) if lora else None
         with self._errors():
             prompt = TokensPrompt(prompt_token_ids=list(ids))
-            async with aclosing(self.llm.generate(prompt, sampling, request_id)) as outputs:
+            async with aclosing(self.llm.generate(prompt, sampling, request_id, lora_request=adapter)) as outputs:
                 async for output in outputs:
                     yield output
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallel_reason.engines.base import EngineRequest, OnTokens, RequestOutput, TokenDelta
-from parallel_reason.text import StopTexts
 
 
 class LiveRequest:
@@ -22,7 +21,7 @@ class LiveRequest:
         self.aborted = False
         self.stopped = False
         self._on_tokens = on_tokens
-        self._stops = StopTexts(tokenizer, request.stop_texts) if request.stop_texts else None
+        self._stops = request.stops_in(tokenizer)
         self._received = 0  # tokens of the vLLM request that runs
         self._versions: list[tuple[int, int]] = []  # of its tokens from a number on, the policy version
 

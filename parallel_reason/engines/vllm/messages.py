@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from parallel_reason.record import FrozenRecord
 
@@ -30,23 +30,3 @@ class Message(FrozenRecord):
         """
         text = (parameters or {}).get(cls.key())
         return None if text is None else cls.model_validate_json(text if isinstance(text, str) else "")
-
-
-class SeededDraw(Message):
-    """How the tokens of one vLLM request are drawn; see `Draw`.
-
-    Attributes:
-        seed: of the thread.
-        first_draw: number of the request's first token in its thread.
-    """
-
-    seed: int
-    first_draw: int = Field(ge=0)
-    temperature: float = Field(gt=0)
-    top_k: int = Field(ge=0)
-    top_p: float = Field(gt=0, le=1)
-
-    @classmethod
-    def key(cls) -> str:
-        """See `Message`."""
-        return "seeded_draw"

@@ -145,4 +145,11 @@ def _rest(live: LiveRequest, source: KVSource) -> EngineRequest:
     request, done = live.request, len(live.output.ids)
     if not done:
         return replace(request, ids=source.ids)
-    return replace(request, ids=source.ids, max_tokens=request.max_tokens - done, first_draw=request.first_draw + done)
+    return replace(
+        request,
+        ids=source.ids,
+        max_tokens=request.max_tokens - done,
+        first_draw=request.first_draw + done,
+        sampled=request.sampled + live.output.ids,
+        tail=request.tail + done,
+    )
