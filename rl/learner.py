@@ -93,7 +93,7 @@ class PolicyTrainer(SFTTrainer):
             groups = self._sample(number, len(numbers))
             weighed = weigh(self._objective, groups)
             self._note(**figures(groups), left_out=1 - weighed.kept.float().mean())
-            self._batch = micro_batches(groups, weighed, len(numbers) // num_batches)
+            self._batch = micro_batches(groups, weighed, self._policy, len(numbers) // num_batches)
             self._batch_number = number
             self._score_old()
         return [dict(batch) for batch in self._batch], None
@@ -165,12 +165,16 @@ class PolicyTrainer(SFTTrainer):
                 metrics[name].append(float(value))
 
 
-def micro_batches(groups: list[list[Rollout]], weighed: Weighed, size: int) -> list[dict[str, Tensor]]:
+def micro_batches(groups: list[list[Rollout]], weighed: Weighed, policy: Policy, size: int) -> list[dict[str, Tensor]]:
     """The rows of a batch of rollouts, ``size`` in each micro-batch, with what their loss needs.
 
-    Besides what `collate` gives: ``sampler_logprobs`` [rows, tokens], ``advantages`` and ``weights`` [rows, 1].
+    Besides what `collate` gives: ``sampler_logprobs`` and ``ways`` [rows, tokens], ``advantages`` and ``weights``
+    [rows, 1].
     """
-    rows = [pack(rollout.trace) for group in groups for rollout in group]
+    rows = []
+    for rollout in (rollout for group in groups for rollout in group):
+        row = pack(rollout.trace)
+        rows.append({**row, "ways": policy.ways(rollout.trace, row["threads"])})
     batches = []
     for first in range(0, len(rows), size):
         part = slice(first, first + size)
@@ -178,6 +182,7 @@ def micro_batches(groups: list[list[Rollout]], weighed: Weighed, size: int) -> l
             {
                 **collate(rows[part]),
                 "sampler_logprobs": padded(rows[part], "sampler_logprobs", torch.nan),
+                "ways": padded(rows[part], "ways", -1),
                 "advantages": weighed.advantages.flatten()[part, None],
                 "weights": weighed.weights.flatten()[part, None],
             }

@@ -11,6 +11,12 @@ from rl.config import Optimization
 from rl.objectives import OBJECTIVES, Objective
 from rl.rewards import Correctness, Part
 
+# Fields of sampling whose effect on log-probs training knows, or that have none.
+TRAINABLE = (
+    "temperature", "top_k", "top_p", "n", "seed", "logprobs", "max_tokens", "stop", "stop_token_ids", "below",
+    "threads",
+)  # fmt: skip
+
 
 class PolicyConfig(FrozenRecord):
     """A run of ``python -m rl.train``.
@@ -62,8 +68,12 @@ class PolicyConfig(FrozenRecord):
 
     @model_validator(mode="after")
     def _batches_come_out_even(self) -> "PolicyConfig":
-        if self.sampling.temperature == 0:
-            raise ValueError("sampling.temperature is 0: all rollouts of a group would be the same")
+        for sampling in self.sampling.every():
+            if sampling.temperature == 0:
+                raise ValueError("a policy that is trained is sampled: give every thread a temperature above 0")
+            other = next((field for field in sampling.given() if field not in TRAINABLE), None)
+            if other is not None:
+                raise ValueError(f"sampling.{other} changes what is sampled in a way that training does not know")
         if self.sampling.n < 2:
             raise ValueError(f"sampling.n is {self.sampling.n}: a group needs at least 2 rollouts")
         rollouts, rows = self.groups * self.sampling.n, self.optimization.micro_batch

@@ -23,15 +23,18 @@ def pack(trace: Trace) -> dict[str, Any]:
     """One trace as a row of lists, [tokens] each but for ``segments``, the intervals of its mask.
 
     ``input_ids``, ``position_ids``; at the places that predict a sampled token ``shift_labels``, the token,
-    ``sampler_logprobs``, its natural-log probability at temperature 1 under the policy that sampled it, and
-    ``policy_versions``, which policy that was. Elsewhere, or where it is unknown, they are `IGNORED`, NaN and -1.
+    ``sampler_logprobs``, its natural-log probability at temperature 1 under the policy that sampled it,
+    ``policy_versions``, which policy that was, and ``threads``, the index of its thread in ``trace.threads``.
+    Elsewhere, or where it is unknown, they are `IGNORED`, NaN, -1 and -1.
 
     Raises:
         ValueError: a sampled token has nothing before it, or follows a token that predicts another.
     """
     row = layout(trace)
     tokens = len(row.ids)
-    labels, logprobs, versions = np.full(tokens, IGNORED), np.full(tokens, np.nan), np.full(tokens, -1)
+    labels, logprobs = np.full(tokens, IGNORED), np.full(tokens, np.nan)
+    versions, threads = np.full(tokens, -1), np.full(tokens, -1)
+    owners = np.array([segment.thread for segment in row.segments for _ in range(segment.start, segment.stop)])
     for index in row.sampled.nonzero()[0]:
         before = row.previous[index]
         if before < 0 or labels[before] != IGNORED:
@@ -39,12 +42,14 @@ def pack(trace: Trace) -> dict[str, Any]:
         labels[before] = row.ids[index]
         logprobs[before] = row.logprobs[index]
         versions[before] = row.policy_versions[index]
+        threads[before] = owners[index]
     return {
         "input_ids": row.ids.tolist(),
         "position_ids": row.positions.tolist(),
         "shift_labels": labels.tolist(),
         "sampler_logprobs": logprobs.tolist(),
         "policy_versions": versions.tolist(),
+        "threads": threads.tolist(),
         "segments": [[s.start, s.stop, [list(interval) for interval in s.visible]] for s in row.segments],
     }
 

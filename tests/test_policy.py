@@ -59,6 +59,22 @@ def test_the_distribution_that_was_sampled_is_that_of_transformers(rollouts, opt
         assert entropy[0, place] == pytest.approx(-(held * held.log()).sum().item(), abs=1e-4)
 
 
+def test_each_thread_is_scored_as_it_was_sampled(rollouts):
+    model, rows = rollouts
+    sampling = SamplingParams(temperature=1.5, below=SamplingParams(temperature=0.5))
+    for part, temperature in ((lambda thread: thread == 0, 1.5), (lambda thread: thread > 0, 0.5)):
+        batch, alone = collate(rows[:1]), Policy(SamplingParams(temperature=temperature))
+        chosen = torch.tensor([part(thread) for thread in rows[0]["threads"]])[None] & (
+            batch["shift_labels"] != IGNORED
+        )
+        alone.attach(model)
+        ways = torch.tensor([[-1 if thread < 0 else int(thread > 0) for thread in rows[0]["threads"]]])
+        with torch.no_grad():
+            together, _ = Policy(sampling).logprobs(model, {**batch, "ways": ways})
+            expected, _ = alone.logprobs(model, batch)
+        assert torch.allclose(together[chosen], expected[chosen], atol=1e-4)
+
+
 def naive(scores, label, sampling):
     """The probability of every token that may be sampled, before it is made to sum to one: in words, sorted."""
     probabilities = scores.softmax(-1).tolist()
@@ -95,8 +111,6 @@ def test_how_a_batch_is_cut_does_not_change_its_gradient(rollouts):
 
 
 def test_a_truncated_distribution_keeps_the_token_that_was_sampled():
-    scores = sampled_distribution(
-        torch.tensor([[5.0, 1.0, 0.0]]), torch.tensor([2]), SamplingParams(temperature=1, top_k=1)
-    )
+    scores = sampled_distribution(torch.tensor([[5.0, 1.0, 0.0]]), torch.tensor([2]), 1.0, 1, 1.0)
     assert scores[0, 1] == -torch.inf
     assert torch.isfinite(scores[0, [0, 2]]).all()

@@ -80,7 +80,8 @@ def test_a_part_that_is_not_there_is_refused():
     [
         ("", "out: Field required"),
         ("out = 'x'\nepochs = 3", "epochs: Extra inputs are not permitted"),
-        ("out = 'x'\n[sampling]\ntemperature = 0.0\nn = 8", "temperature is 0"),
+        ("out = 'x'\n[sampling]\ntemperature = 0.0\nn = 8", "temperature above 0"),
+        ("out = 'x'\n[sampling]\ntemperature = 1.0\nn = 8\nmin_p = 0.1", "sampling.min_p changes what"),
         ("out = 'x'\n[sampling]\ntemperature = 1.0\nn = 1", "at least 2 rollouts"),
         ("out = 'x'\ngroups = 3\n[optimization]\nmicro_batch = 7", "micro_batch=7 does not divide"),
         ("out = 'x'\n[objective]\nname = 'ppo'", "there is no objective 'ppo'; there is grpo, dr_grpo"),

@@ -309,12 +309,6 @@ def test_a_request_that_is_aborted_before_its_first_step_took_in_nothing(endless
     assert (other.prefilled_tokens, other.cached_tokens, len(other.ids)) == (31, 30, 30)
 
 
-def test_weights_cannot_be_updated(endless):
-    assert not endless.engine.capabilities.update_weights
-    with pytest.raises(EngineError, match="cannot update its weights"):
-        endless.run(endless.engine.update_weights("another"))
-
-
 def test_a_cancelled_task_frees_its_kv(endless):
     async def drop():
         task = asyncio.create_task(endless.engine.generate(ask("dropped", words(24, 64), 3000)))

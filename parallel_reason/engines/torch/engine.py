@@ -31,8 +31,7 @@ class TorchEngine:
     """One model on torch; see `Engine`. Made by `start`."""
 
     name = "torch"
-    capabilities = Capabilities(graft=True, update_weights=False, refuses={"lora": NO_LORA})
-    policy_version = 0
+    capabilities = Capabilities(graft=True, update_weights=True, refuses={"lora": NO_LORA})
 
     def __init__(self, model: Model, pool: KVPool, context: int, worker: ThreadPoolExecutor) -> None:
         """Use a loaded model, an empty pool for its KV, and the thread that runs it."""
@@ -42,6 +41,7 @@ class TorchEngine:
         self.vocabulary: int = model.config.vocab_size
         self.eos_ids = model.eos_ids()
         self.admission = Admission(pool.limit, 1, preempts=False)
+        self.policy_version = 0
         self._pool = pool
         self._runner = ModelRunner(model, pool)
         self._worker = worker
@@ -103,6 +103,7 @@ class TorchEngine:
             tokenizer=self.tokenizer,
             eos_ids=self.eos_ids,
             context=self.context,
+            policy_version=self.policy_version,
             shaping=self._shaping(request),
         )
         if self._step_loop is None or self._step_loop.done():
@@ -128,8 +129,16 @@ class TorchEngine:
         return scores
 
     async def update_weights(self, model: str) -> None:
-        """Raise EngineError: this engine keeps the weights it was started with."""
-        raise EngineError(f"engine 'torch' cannot update its weights; start another one with {model!r}")
+        """Go on with the weights of another folder of the same architecture and shapes; see `Engine`.
+
+        KV is of the weights that computed it, so this is for times when nothing runs and no KV is held.
+        """
+        self._refuse_closed()
+        check_model(model)
+        if not await self.kv_is_free():
+            raise EngineError("engine 'torch' changes its weights between traces only: some run, or hold KV")
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._runner.model.load_weights, model)
+        self.policy_version += 1
 
     async def kv_is_free(self) -> bool:
         """Whether no request and no `TorchKVHandle` holds a slot."""

@@ -64,17 +64,8 @@ class Model:
         wanted = dtype or ("float32" if place.type == "cpu" else "auto")
         if wanted != "auto" and not isinstance(getattr(torch, wanted, None), torch.dtype):
             raise InputError(f"unknown dtype {dtype!r}; there is float32, bfloat16, float16 and auto")
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            net = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, attn_implementation=IMPLEMENTATION).to(place)
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"engine 'torch' cannot load {name!r}: {first_line(error)}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
-        model = cls(name, net.eval(), tokenizer, place)
+        net, tokenizer = _load(name, wanted)
+        model = cls(name, net.to(place).eval(), tokenizer, place)
         with torch.inference_mode():
             model._check()
         return model
@@ -91,6 +82,19 @@ class Model:
         if rope.get("rope_type") == "longrope":  # beyond, it scales the positions of a whole row anew
             bounds.add(int(rope["original_max_position_embeddings"]))
         return min(bounds)
+
+    def load_weights(self, name: str) -> None:
+        """Take the weights of another folder.
+
+        Raises:
+            ModelError: it cannot be loaded, or its weights have other names or shapes; those that are there stay.
+        """
+        other, _ = _load(name, self.net.dtype)
+        mine, theirs = ({key: value.shape for key, value in net.state_dict().items()} for net in (self.net, other))
+        if mine != theirs:
+            differs = next(key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key))
+            raise ModelError(f"{name!r} has other weights than {self.name!r}: {differs} differs in shape")
+        self.net.load_state_dict(other.state_dict())
 
     def eos_ids(self) -> frozenset[int]:
         """The model's own ends of text."""
@@ -183,3 +187,21 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _load(name: str, dtype: Any) -> tuple[Any, Any]:
+    """A transformers module and its tokenizer, without a progress bar.
+
+    Raises:
+        ModelError: there is none.
+    """
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        net = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=IMPLEMENTATION)
+        return net, AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"engine 'torch' cannot load {name!r}: {first_line(error)}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()

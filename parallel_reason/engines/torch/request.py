@@ -41,6 +41,7 @@ class RequestState:
         tokenizer: Any,
         eos_ids: frozenset[int],
         context: int,
+        policy_version: int,
         shaping: Shaping | None = None,
     ) -> None:
         """Take references to the slots of ``held``.
@@ -75,6 +76,7 @@ class RequestState:
         self._seed = secrets.randbits(63) if request.seed is None else request.seed
         self._stop_texts = request.stops_in(tokenizer)
         self._shaping = shaping
+        self._policy_version = policy_version
         self._on_tokens = on_tokens
         self._reported = 0
 
@@ -122,7 +124,8 @@ class RequestState:
         Args:
             top_logprobs: of the most likely tokens in its place; empty if the request did not ask for them.
         """
-        self.output.add(TokenDelta([token], [logprob], [top_logprobs] if top_logprobs else []))
+        top = [top_logprobs] if top_logprobs else []
+        self.output.add(TokenDelta([token], [logprob], top, self._policy_version))
         self.tokens.append(token)
         self.positions.append(self.positions[-1] + 1)
         if self._shaping is not None:
@@ -140,7 +143,9 @@ class RequestState:
         if self._on_tokens and due and new.start < new.stop:
             self._reported = new.stop
             output = self.output
-            self._on_tokens(TokenDelta(output.ids[new], output.logprobs[new], output.top_logprobs[new]))
+            self._on_tokens(
+                TokenDelta(output.ids[new], output.logprobs[new], output.top_logprobs[new], self._policy_version)
+            )
 
     def finish(self) -> None:
         """Return the output, with a handle on the KV if the request keeps it and was not aborted."""
