@@ -37,9 +37,9 @@ def open_run(config: FrozenRecord, out: Path) -> Path | None:
 
 
 def _first_difference(kept: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Which setting two configurations differ in, with both values; None if in none."""
+    """Which setting two configurations differ in, with both values; None if in none but the folder's own name."""
     for key in sorted(kept.keys() | new.keys()):
-        if kept.get(key) != new.get(key):
+        if key != "out" and kept.get(key) != new.get(key):
             return f"{key} was {kept.get(key)!r:.60}, is {new.get(key)!r:.60}"
     return None
 
