@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from parallel_reason.llm import generate as generate
     from parallel_reason.runtime.session import Session as Session
     from parallel_reason.sampling import SamplingParams as SamplingParams
+    from parallel_reason.sampling import StructuredOutputsParams as StructuredOutputsParams
     from parallel_reason.trace import Aggregate as Aggregate
     from parallel_reason.trace import Fork as Fork
     from parallel_reason.trace import Ledger as Ledger
@@ -38,7 +39,7 @@ _HOMES = {
         "TraceWriter",
     ],
     "limits": ["Limits"],
-    "sampling": ["SamplingParams"],
+    "sampling": ["SamplingParams", "StructuredOutputsParams"],
     "dialects.spawn_join": ["SpawnJoin"],
     "errors": ["ParallelReasonError", "InputError", "ModelError", "EngineError", "CallbackError"],
 }  # fmt: skip

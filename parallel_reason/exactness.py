@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parallel_reason.errors import InputError
 from parallel_reason.trace import Trace, layout
 
 if TYPE_CHECKING:
@@ -57,9 +58,15 @@ def load_reference(model: str, dtype: str = "float32") -> "PreTrainedModel":
 
 
 def compare(reference: Any, trace: Trace) -> Comparison:
-    """Compare a trace to the reference. Memory is quadratic in the tokens of the trace."""
+    """Compare a trace to the reference. Memory is quadratic in the tokens of the trace.
+
+    Raises:
+        InputError: threads of the trace were decoded with an adapter.
+    """
     import torch
 
+    if trace.sampling and any(params.lora for params in trace.sampling.every()):
+        raise InputError("this trace was decoded with LoRA; compare knows the model alone: merge the adapter into it")
     row = layout(trace)
     places = row.sampled.nonzero()[0]
     owner, _ = row.intervals()

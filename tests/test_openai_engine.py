@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from parallel_reason import ParallelLLM, SamplingParams
 from parallel_reason.engines.base import EngineRequest
 from parallel_reason.engines.openai import engine as openai
 from parallel_reason.engines.openai.bodies import INTERVAL
+from parallel_reason.engines.torch.engine import TorchEngine
+from parallel_reason.engines.vllm.compat import SEEDED_SAMPLER
 from parallel_reason.errors import EngineError, InputError, ModelError
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.runtime.events import TokensSampled, TraceFinished
 from tests.cases import NO_GRAFT, WILD, many, seen_in
 from tests.fake_server import connected
+from tests.house import House, ask
 from tests.servers import LONG, SLOW, Proxy, Serve, Watched, behind
 
 DIALECTS = ["spawn_join", "apr", "threadweaver", "parallel_r1"]
@@ -36,7 +40,8 @@ def folder(tmp_path_factory):
 def servers(folder, tmp_path_factory):
     """Two servers of one name; the second is slow, and has other weights."""
     log = tmp_path_factory.mktemp("log")
-    started = [Serve(folder, log / "one"), Serve(folder, log / "two", *SLOW)]
+    ours = ["--logits-processors", SEEDED_SAMPLER]
+    started = [Serve(folder, log / "one", *ours), Serve(folder, log / "two", *SLOW)]
     try:
         yield [server.ready() for server in started]
         assert not started[0].stop()
@@ -153,6 +158,45 @@ def test_a_seed_repeats_and_another_does_not(fast):
     draws = [request(f"seed {n}", ids, 40, temperature=1.0, seed=seed) for n, seed in enumerate((5, 5, 6))]
     first, again, other = (run(engine.generate(draw)).ids for draw in draws)
     assert first == again != other
+
+
+SERVED = [  # rules that a server does by itself
+    {"repetition_penalty": 1.8, "ignore_eos": True},
+    {"logit_bias": {5: 6.0, 7: -6.0}},
+    {"allowed_token_ids": [4, 9, 11]},
+]
+OURS = [  # those for which it needs our sampler
+    {"presence_penalty": 2.0, "ignore_eos": True},
+    {"frequency_penalty": 2.0, "min_p": 0.1, "ignore_eos": True},
+    {"bad_words": ["a", "b"]},
+    {"min_tokens": 20, "logit_bias": {0: 9.0}},
+    {"structured_outputs": {"regex": "(ab|cd){4,8}"}},
+]
+
+
+def test_rules_are_those_of_the_torch_engine(folder, server):
+    """Greedy where the server's own sampler draws; and with our sampler and a seed, wherever a thread is cut."""
+    on_torch = House(folder, TorchEngine.start(folder, device="cpu"))
+    ids = encode(on_torch.engine, "ab" * 5)
+    greedy = [ask(f"greedy {n}", ids, 30, **rule) for n, rule in enumerate(SERVED)]
+    drawn = [ask(f"drawn {n}", ids, 30, temperature=1.0, seed=n, **rule) for n, rule in enumerate(SERVED + OURS)]
+    expected, pieces = on_torch.all(*greedy, *drawn), []
+    on_torch.close()
+
+    async def all_of(engine, requests):
+        return await asyncio.gather(*(engine.generate(request) for request in requests))
+
+    with connected(folder, base_url=server.url) as (engine, run):
+        outputs = run(all_of(engine, greedy))
+    with connected(folder, base_url=server.url, seeded_sampler=True) as (engine, run):
+        outputs += run(all_of(engine, drawn))
+        for one in drawn:
+            head = run(engine.generate(replace(one, max_tokens=7)))
+            more = {"ids": ids + head.ids, "first_draw": len(head.ids), "sampled": head.ids, "tail": len(head.ids)}
+            cut = head.finish_reason == "length"
+            pieces.append(head.ids + (run(engine.generate(replace(one, max_tokens=23, **more))).ids if cut else []))
+    assert [output.ids for output in outputs] == [output.ids for output in expected]
+    assert pieces == [output.ids for output in expected[len(greedy) :]]
 
 
 def test_score_equals_a_plain_forward(fast, plain):

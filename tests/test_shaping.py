@@ -177,6 +177,21 @@ def test_a_regex_allows_what_an_exhaustive_search_says(pattern):
         assert allowed == expected | ({end, tag} if text in whole else set()), text
 
 
+def test_tokens_that_end_a_thread_come_where_its_grammar_may_end():
+    """A control token nowhere else, though its text might; a stop of the caller also where its text may come."""
+    a, b, c = (WORDS.index(letter) for letter in "abc")
+    fields = {
+        "structured_outputs": {"regex": "[bc]+a"},
+        "stop_token_ids": [b],
+        "ends": frozenset({b}),
+        "tags": frozenset({c}),
+        "grammars": Grammars(letter_tokenizer(), len(WORDS)),
+    }
+    for new, allowed in (([], [b]), ([b], [a, b]), ([b, a], [b, c])):
+        ours = shaped(torch.zeros(len(WORDS)), new=new, **fields)
+        assert ours.isfinite().nonzero().flatten().tolist() == allowed
+
+
 def test_after_the_end_of_a_grammar_a_thread_is_free():
     grammars, end = Grammars(letter_tokenizer(), len(WORDS)), len(WORDS) - 1
     fields = {"structured_outputs": {"choice": ["ab"]}, "ends": frozenset({end}), "grammars": grammars}

@@ -11,6 +11,7 @@ from parallel_reason import InputError, Limits, SamplingParams, Session
 from parallel_reason.dialects import bind
 from parallel_reason.engines.checks import check_sampling
 from parallel_reason.engines.torch.engine import TorchEngine
+from parallel_reason.exactness import BOUND, compare
 from tests.house import House, ask
 from tests.letters import WORDS, build, build_endless, words
 from tests.rules import RULES, continued
@@ -156,6 +157,14 @@ def test_a_stop_ends_the_thread_and_is_the_reason(spelling, fields, text, answer
     (trace,) = spelling.run(session.run("b", sampling))
     assert (trace.text, trace.answer) == (text, answer)
     assert trace.status == "finished"
+
+
+def test_log_probs_of_an_adapter_are_not_held_to_the_model_alone(spelling):
+    (trace,) = traces(spelling, Limits())
+    adapted = trace.model_copy(update={"sampling": SamplingParams(threads={"0.1": SamplingParams(lora="a")})})
+    assert compare(spelling.plain, trace).largest < BOUND
+    with pytest.raises(InputError, match="decoded with LoRA"):
+        compare(spelling.plain, adapted)
 
 
 def test_what_an_engine_cannot_do_is_refused_by_name(spelling, endless):

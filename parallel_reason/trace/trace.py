@@ -32,11 +32,12 @@ class Trace(Record):
         group: the same for all samples of one prompt of one call.
         prompt, prompt_ids: what the root begins with, as text and as token ids; ``messages`` are the chat messages that
             it was rendered from.
-        sampling, limits: of the run; None in a trace that no engine made.
+        sampling, limits: of the run, with what single threads have of their own; None in a trace that no engine made.
         dialect, dialect_options: the grammar that forked and joined.
         engine, model, versions: what decoded, what it was loaded from, and the version of each package.
         logprobs_mode: which distribution log-probs are of, under vLLM's names: ``raw_logprobs`` are of the model at
-            temperature 1 without truncation, so that with ``sampling`` the behaviour policy can be computed.
+            temperature 1 without truncation, so that with the parameters of a thread, ``sampling.of(label)``, the
+            behaviour policy can be computed.
         started_at: Unix time at which it started; all other times are seconds since then, on a monotonic clock.
         threads: the root first, depth first, so parents before children.
         answer: the part of the root's text that is the answer; None if the root did not finish.

@@ -52,7 +52,8 @@ def start_vllm(
             config = arguments.create_engine_config()
             if graft and (reason := graft_compat.refusal(config)):
                 log.unlink()
-                raise InputError(f"engine 'vllm' cannot graft with {model!r}: {reason}; use engine='torch'")
+                fix = "merge the adapter into the model" if config.lora_config is not None else "use engine='torch'"
+                raise InputError(f"engine 'vllm' cannot graft with {model!r}: {reason}; {fix}")
             seeded_sampler = compat.add_seeded_sampler(config)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
         except InputError:
