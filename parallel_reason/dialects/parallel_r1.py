@@ -35,6 +35,7 @@ from parallel_reason.dialects.base import (
     ThreadView,
     ids_of,
 )
+from parallel_reason.dialects.form import TOP, Content, Form
 from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_and_copies, closes_for_graft
 from parallel_reason.trace.thread import JoinRule
 
@@ -54,6 +55,18 @@ class ParallelR1(Tagged):
         "path": "<Path>", "path_end": "</Path>",
         "summary": "<Summary>", "summary_end": "</Summary>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form(  # as check_parallel_thinking_format asks for
+        contents={
+            TOP: Content("parallel summary", repeats=True),
+            "parallel": Content("path path+", text=False),
+            "path": Content(),
+            "summary": Content(),
+        },
+        opens_child=("path",),
+        closes_block="summary_end",
+        open_ended=True,
+        blanks_count=False,
+    )
     paths: int = Field(2, ge=1, le=64)
     view: Literal["seen", "unseen"] = "unseen"
 
@@ -85,7 +98,8 @@ class ParallelR1(Tagged):
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``</Parallel>`` and ``<Summary>``; if paths are seen, after the copies of all but the first."""
         encode = self.vocabulary.encode
-        summary = Insert(encode("</Parallel>\n<Summary>"))
+        between = "\n" if self.view == "unseen" else ""
+        summary = Insert(encode(f"</Parallel>{between}<Summary>"))
         closes = [close_if_open(child, encode("</Path>")) for child in children]
         if self.view == "unseen":
             return Continuation((summary,), closes_for_graft(children, closes))
