@@ -99,7 +99,9 @@ class _Reader:
         order, literal = self.orders[holder.name], self.tags.literals[match.name]
         places = [number for number, place in enumerate(order) if match.name in place.names]
         if not places:
-            self._say(match.start, f"{literal} {self._within(holder)}")
+            holders = [name for name, order in self.orders.items() if any(match.name in place.names for place in order)]
+            only = f", not in {self._literal(name for name in holders if name)}" if any(holders) else ""
+            self._say(match.start, f"{literal} {self._within(holder)}{only}")
             return
         begun = holder.place + (holder.count > 0)
         free = [place for place in places if place >= begun or (place == holder.place and order[place].more)]
@@ -150,7 +152,8 @@ class _Reader:
         if after is not None:
             text = text.rpartition(self.tags.literals[after.name])[0]
         if text.strip():
-            self._say(before.stop if before else 0, f"text {self._within(holder)}")
+            held = self._literal(name for place in self.orders[holder.name] for name in place.names)
+            self._say(before.stop if before else 0, f"text {self._within(holder)}, beside {held}")
 
     def _literal(self, names: Iterable[str]) -> str:
         return " or ".join(self.tags.literals[name] for name in names)

@@ -9,8 +9,8 @@ The join is a graft, as in Multiverse, with the positions that NPR is trained on
 from these, as Multiverse's do.) The newline after a step belongs to that step, as in Multiverse.
 
 At ``</guideline>`` the released engine ends a thread unless what it sampled since its last join has a ``<guideline>``,
-no ``</step>`` and one to five numbered plans; so does this dialect, up to its option ``plans``. Every other stop, on which the released scheduler
-crashes, ends the thread.
+no ``</step>`` and one to five numbered plans; so does this dialect, whose option ``plans`` is that bound. Training
+text may have more. Every other stop, on which the released scheduler crashes, ends the thread.
 
 Source: Native Parallel Reasoner (2512.07461), and its released code.
 """

@@ -45,9 +45,10 @@ class ParaThinker(Tagged):
 
     Attributes:
         paths: how many thoughts.
-        join_on: when the summary begins: after ``all`` thoughts, or, as in the released engine, after the ``first`` that
-            ends; the others are cut there and closed.
-        opening: with which the summary begins; that of the released engine is `OPENING`.
+        join_on: when the summary begins: after ``all`` thoughts, or after the ``first`` that ends, as in the released
+            engine; the others are cut there and closed.
+        opening: whether the runtime begins the summary with `OPENING`, as the released engine does; trained weights
+            write it themselves.
         any_end: whether ``</think>`` ends a thought too, and any end but its own is taken back and replaced by its own,
             as in the released engine.
     """
@@ -71,7 +72,7 @@ class ParaThinker(Tagged):
     )
     paths: int = Field(MAX_THOUGHTS, ge=1, le=MAX_THOUGHTS)
     join_on: Literal["all", "first"] = "all"
-    opening: str = ""
+    opening: bool = False
     any_end: bool = False
 
     @classmethod
@@ -112,7 +113,7 @@ class ParaThinker(Tagged):
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``<summary>`` and its opening."""
         closes = closes_for_graft(children, [self._close(place, child) for place, child in enumerate(children, 1)])
-        return Continuation((Insert(self.vocabulary.encode("<summary>" + self.opening)),), closes)
+        return Continuation((Insert(self.vocabulary.encode("<summary>" + OPENING * self.opening)),), closes)
 
     def _close(self, place: int, child: ChildResult) -> Rewrite:
         """What is rewritten at the end of a thought: it ends in the tag of its own number."""

@@ -3,7 +3,8 @@ r"""Flat text back to traces, and what is wrong with a text: the text shell over
 `parse` replays a text (`parallel_reason.trace.flat` writes it) through the dialect, with the same actions as a run.
 What the runtime writes, the headers of children and the text of joins, is matched by its text, blanks apart, and is not
 sampled; everything else is. A thread at whose fork nothing follows, or whose text ends before it does, has status
-``length``. The round trip gives back every trace whose children all closed themselves and wrote no tag of the runtime's.
+``length``. The round trip gives back every trace whose children all closed themselves, and in which no thread wrote a
+tag of the runtime's.
 
 Grafted and relinearised texts keep their own tokens, blanks too, since that is what their sources train on: blanks
 before the first child belong to the parent, those after a child to that child. Positions are the source's
