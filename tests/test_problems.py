@@ -161,7 +161,8 @@ def test_a_problem_is_named_at_its_token(name, text, wanted):
             THREADWEAVER.replace("xxx", "<Parallel></Parallel>"),
             "<Parallel> in <Thread>, not in <Think>",
         ),
-        ("threadweaver", THREADWEAVER.replace("2: q", "3: q"), "<Outline> without its number, 2:"),
+        ("threadweaver", THREADWEAVER.replace("2: y", "2: "), "<Thread> without its number and text, 2: ..."),
+        ("threadweaver", THREADWEAVER.replace("2: q", "3: q"), "<Outline> without its number and text, 2: ..."),
         (
             "threadweaver",
             re.sub(r"<(/?)Outline>(1: p)<(/?)Outline>", r"</Outline>\2<Outline>", THREADWEAVER),

@@ -1,8 +1,9 @@
 """Whether a text has the form of its dialect, tag by tag; and blocks of a run that never forked."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parallel_reason.dialects.form import TOP, Form
 from parallel_reason.dialects.tags import TagMatch, Tags
@@ -40,14 +41,14 @@ class _Element:
     Attributes:
         name, start: of its tag, and the token where that stands.
         place, count: in the order of its content, and how many elements stand there so far.
-        numbered: how many elements of the kind `Form.lists` it holds.
+        numbers: how many elements it holds of each kind that is numbered.
     """
 
     name: str
     start: int
     place: int = 0
     count: int = 0
-    numbered: int = 0
+    numbers: Counter[str] = field(default_factory=Counter)
 
 
 class _Reader:
@@ -86,12 +87,12 @@ class _Reader:
         holder = self.open[-1]
         if holder.name in self.orders:
             self._place(holder, match)
-        if match.name == self.form.lists:
-            holder.numbered += 1
-            literal = self.tags.literals[match.name]
+        if match.name in self.form.numbered:
+            holder.numbers[match.name] += 1
+            number, literal = holder.numbers[match.name], self.tags.literals[match.name]
             text = self.tags.decode(self.ids[match.start : match.stop + 8]).partition(literal)[2]
-            if not re.match(rf"\s*{holder.numbered}\s*:", text):
-                self._say(match.start, f"{literal} without its number, {holder.numbered}:")
+            if not re.match(rf"\s*{number}:(?!\s*{re.escape(self.tags.literals[f'{match.name}_end'])})", text):
+                self._say(match.start, f"{literal} without its number and text, {number}: ...")
         self.open.append(_Element(match.name, match.start))
 
     def _place(self, holder: _Element, match: TagMatch) -> None:

@@ -49,7 +49,7 @@ class Form:
     Attributes:
         contents: what each element holds, by its name, and the text itself under ``TOP``; an element that is not named
             need only be closed.
-        lists: an element whose own number must be that of its place among its kind, 1, 2, 3: ``outline`` for instance.
+        numbered: elements that begin with their number among their kind, ``1:``, ``2:``, and have text after it.
         opens_child: tags that begin a child. The runtime writes them; elsewhere they have no meaning in a mask.
         closes_block: the tag with which a thread ends what it forked in; one without a fork is a fork that failed.
         options: of the dialect with which a fork is read whose children follow: a run has bounds that text has not.
@@ -61,7 +61,7 @@ class Form:
     """
 
     contents: Mapping[str, Content] = field(default_factory=dict)
-    lists: str = ""
+    numbered: tuple[str, ...] = ()
     opens_child: tuple[str, ...] = ()
     closes_block: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class ThreadWeaver(Tagged):
             "thread": Content(),
             "conclusion": Content(),
         },
-        lists="outline",
+        numbered=("outline", "thread"),
         opens_child=("thread",),
         closes_block="parallel_end",
         drops_blanks=True,
