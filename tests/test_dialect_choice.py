@@ -22,7 +22,7 @@ def test_a_tokenizer_that_cannot_write_a_tag_is_refused():
         ("npr", {"plans": 0}, "dialect 'npr', option 'plans'=0: "),
         ("parathinker", {"join_on": "any"}, "dialect 'parathinker', option 'join_on'='any': "),
         ("spawn_join", {"join": 1}, "dialect 'spawn_join' has no option 'join'; it has prefix, join_on"),
-        ("parallel_r1", {"words": 1}, "dialect 'parallel_r1' has no option 'words'; it has paths, view"),
+        ("parallel_r1", {"words": 1}, "dialect 'parallel_r1' has no option 'words'; it has paths, view, positions"),
         ("parathinker", {"paths": 9}, "dialect 'parathinker', option 'paths'=9: "),
         ("parallel_r1", {"view": "half"}, "dialect 'parallel_r1', option 'view'='half': "),
     ],

@@ -57,8 +57,8 @@ def others(monkeypatch):
     [
         ("spawn_join", {}, {"prefix": "shared", "join_on": "all"}),
         ("spawn_join", {"join_on": "first"}, {"prefix": "shared", "join_on": "first"}),
-        ("parallel_r1", {}, {"paths": 2, "view": "unseen"}),
-        ("parallel_r1", {"paths": 3, "view": "seen"}, {"paths": 3, "view": "seen"}),
+        ("parallel_r1", {}, {"paths": 2, "view": "unseen", "positions": "plain"}),
+        ("parallel_r1", {"paths": 3, "view": "seen"}, {"paths": 3, "view": "seen", "positions": "plain"}),
         ("parathinker", {}, {"paths": 8, "join_on": "all", "opening": False, "any_end": False}),
         ("npr", {}, {"plans": 5}),
         ("multiverse", {}, {}),

@@ -1,6 +1,7 @@
 """Traces to flat text and back, on random runs and on public systems' own text."""
 
 import asyncio
+import random
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from parallel_reason.dialects import BUILT_IN, bind, find
 from parallel_reason.errors import InputError
 from parallel_reason.runtime.replay import parse, problems
 from parallel_reason.trace.flat import flatten
+from parallel_reason.trace.place import placed
 from tests.chains import chain_engine
 from tests.texts import END, GOAL, MULTIVERSE, NPR, PARALLEL_R1, PARATHINKER, PATHS, THREADWEAVER, read, wrong
 
@@ -101,6 +103,34 @@ def test_folded_text_of_a_public_system_stands_where_its_training_puts_it(name, 
     row = layout(trace)
     assert row.ids.tolist() == ids
     assert row.positions.tolist() == folded(ids, fork, path, path_end, join)
+
+
+@pytest.mark.parametrize(("name", "text", "tags", "threads"), FOLDED)
+def test_a_trace_can_be_placed_at_any_positions_and_nothing_else_changes(name, text, tags, threads):
+    trace, rng = read(name, text), random.Random(0)
+    row = layout(trace)
+    positions = [position if rng.random() < 0.7 else rng.randrange(99) for position in row.positions.tolist()]
+    moved = placed(trace, positions)
+    again = layout(moved)
+    assert again.positions.tolist() == positions
+    assert again.ids.tolist() == row.ids.tolist()
+    assert (again.mask() == row.mask()).all()
+    assert flatten(moved) == flatten(trace)
+    assert content(placed(trace, row.positions.tolist())) == content(trace)
+
+
+def test_parallel_r1_rows_can_stand_where_the_released_supervised_training_puts_them():
+    """The last <Parallel> that a prompt quotes opens a block that ends at the first </Parallel> of the text."""
+    prompt, text = "a<Parallel>b", "c<Parallel>\n<Path>x</Path>\n<Path>yyy</Path></Parallel>\n<Summary>s</Summary><eos>"
+    tokens = tokenizer_of(["parallel_r1"])
+    ids = tokens.encode(prompt), tokens.encode(text)
+    trace = parse(bind("parallel_r1", tokens, positions="sft"), tokens, *ids)
+    row = layout(trace)
+    assert row.ids.tolist() == ids[0] + ids[1]
+    before, paths = [0, 1, 0, 0, 0, 0], [2, 3, 4, 0, 2, 3, 4, 5, 6]
+    assert row.positions.tolist() == [*before, *paths, *range(7, 13)]
+    plain = parse(bind("parallel_r1", tokens), tokens, *ids)
+    assert layout(plain).positions.tolist() == [*range(6), 5, 6, 7, 8, 5, 6, 7, 8, 9, *range(10, 16)]
 
 
 def test_what_a_run_would_write_is_not_sampled():

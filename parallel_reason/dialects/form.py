@@ -4,7 +4,7 @@ An element is a tag with its closing tag: ``goal`` is all from ``<Goal>`` to ``<
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,6 +58,8 @@ class Form:
         blanks_count: whether blanks beside a grafted child move the positions of what follows.
         drops_blanks: whether blanks between children are left out in training.
         join_block: a join as text, in a row that holds one call and none of its children.
+        positions: where the source's trainer puts every token of a row, prompt and all, given the dialect and the ids;
+            None where that is where a run puts them.
     """
 
     contents: Mapping[str, Content] = field(default_factory=dict)
@@ -70,3 +72,4 @@ class Form:
     blanks_count: bool = True
     drops_blanks: bool = False
     join_block: re.Pattern[str] | None = None
+    positions: Callable[[Any, list[int]], list[int] | None] = lambda dialect, ids: None

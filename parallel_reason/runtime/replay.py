@@ -32,6 +32,7 @@ from parallel_reason.runtime.live_thread import records
 from parallel_reason.runtime.reader import Reader
 from parallel_reason.text import decode
 from parallel_reason.trace import Trace, tally
+from parallel_reason.trace.place import placed
 
 
 def parse(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int], model: str = "") -> Trace:
@@ -45,7 +46,7 @@ def parse(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int], m
         first = min(replay.breaks, key=lambda problem: problem.at)
         raise InputError(f"not a text of dialect {dialect.name!r}: token {first.at}: {first.what}")
     threads = records(replay.root)
-    return Trace(
+    trace = Trace(
         dialect=dialect.name,
         dialect_options=options_of(dialect),
         model=model,
@@ -54,6 +55,8 @@ def parse(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int], m
         threads=threads,
         ledger=tally(threads),
     )
+    positions = dialect.form.positions(dialect, [*prompt, *ids])
+    return trace if positions is None else placed(trace, positions)
 
 
 def problems(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int]) -> list[Problem]:
