@@ -100,7 +100,7 @@ class _Reader:
         order, literal = self.orders[holder.name], self.tags.literals[match.name]
         places = [number for number, place in enumerate(order) if match.name in place.names]
         if not places:
-            holders = [name for name, order in self.orders.items() if any(match.name in place.names for place in order)]
+            holders = [name for name, held in self.orders.items() if any(match.name in place.names for place in held)]
             only = f", not in {self._literal(name for name in holders if name)}" if any(holders) else ""
             self._say(match.start, f"{literal} {self._within(holder)}{only}")
             return
