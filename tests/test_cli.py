@@ -46,6 +46,7 @@ def test_help_teaches():
         (["check", "--dtype", "int8"], "--dtype int8"),
         (["demo", "--out", "/"], "cannot write /: Is a directory"),
         (["validate", "/no/file", "--dialect", "spawn_join"], "cannot read /no/file: No such file"),
+        (["validate", "/dev/null", "--dialect", "spawn_join"], "/dev/null has no text: give a JSONL file"),
         (["validate", __file__, "--dialect", "spawn_join", "--model", "/no/model"], "no tokenizer in '/no/model'"),
         (["generate", b"caf\xe9"], "argument 'caf\\xe9' is not UTF-8: byte 0xe9"),
         (["generate", b"\xed\xa0\x80"], "argument '\\xed\\xa0\\x80' is not UTF-8: byte 0xed"),
@@ -90,11 +91,21 @@ def test_training_text_is_validated_line_by_line(tmp_path):
     assert done.returncode == 1
     *wrong, last = done.stdout.splitlines()
     numbers = [line.partition(":")[0].partition(",")[0] for line in wrong]
-    assert numbers == ["line 1", "line 2", "line 4", "line 5", "line 6"]
-    assert all("no JSON object with a text under 'said'" in line for line in wrong[2:])
+    assert list(dict.fromkeys(numbers)) == ["line 1", "line 2", "line 4", "line 5", "line 6"]
+    assert all("no JSON object with a text under 'said'" in line for line in wrong[-3:])
     assert last == "1 of 6 texts are well-formed spawn_join"
     file.write_text(json.dumps({"text": "1+2=3"}))
-    assert call("validate", file, "--dialect", "spawn_join").returncode == 0
+    assert call("validate", file, "--dialect", "spawn_join", "-o", "prefix=message").returncode == 0
+
+
+def test_all_problems_of_a_text_are_printed_and_the_broken_tag_comes_first(tmp_path):
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"text": "1<spawn>2</spawn>3<spawn>4"}))
+    done = call("validate", file, "--dialect", "spawn_join")
+    first, second, *_, last = done.stdout.splitlines()
+    assert first.startswith("line 1, token 5: <spawn> is not closed: ")
+    assert second.startswith("line 1, token 4: ")
+    assert last == "0 of 1 texts are well-formed spawn_join"
 
 
 def test_check_finds_an_engine_exact_and_a_wrong_one_not():

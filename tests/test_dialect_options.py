@@ -57,9 +57,10 @@ def others(monkeypatch):
     [
         ("spawn_join", {}, {"prefix": "shared", "join_on": "all"}),
         ("spawn_join", {"join_on": "first"}, {"prefix": "shared", "join_on": "first"}),
-        ("parallel_r1", {}, {"paths": 2, "view": "unseen"}),
-        ("parallel_r1", {"paths": 3, "view": "seen"}, {"paths": 3, "view": "seen"}),
-        ("parathinker", {}, {"paths": 8}),
+        ("parallel_r1", {}, {"paths": 2, "view": "unseen", "positions": "plain"}),
+        ("parallel_r1", {"paths": 3, "view": "seen"}, {"paths": 3, "view": "seen", "positions": "plain"}),
+        ("parathinker", {}, {"paths": 8, "join_on": "all", "opening": False, "any_end": False}),
+        ("npr", {}, {"plans": 5}),
         ("multiverse", {}, {}),
         ("plain", {}, {}),
         ("foreign", {}, {"sizes": [1, 2], "colour": "red", "path": "a/b", "more": {"1": "x"}, "anything": None}),
@@ -67,7 +68,7 @@ def others(monkeypatch):
 )
 @pytest.mark.usefixtures("others")
 def test_all_options_are_recorded_with_their_values_and_survive_json(name, given, wanted):
-    words = Letters() if name in ("parallel_r1", "parathinker", "multiverse") else tokenizer()
+    words = Letters() if name in ("parallel_r1", "parathinker", "multiverse", "npr") else tokenizer()
     options = options_of(bind(name, words, **given))
     assert options == wanted
     assert json.loads(json.dumps(options)) == options

@@ -13,7 +13,7 @@ from parallel_reason.dialects.base import ChildResult, Insert, Rewrite, Stops, i
 from parallel_reason.dialects.tagged import closes_and_copies, newline_after_each
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.engines.scripted import ScriptedEngine
-from tests.test_dialects import BLOCK, GOAL, OUTLINE, PLAN, WEAVE, written
+from tests.written import BLOCK, GOAL, OUTLINE, PLAN, WEAVE, written
 
 LITERALS = find("multiverse").tags
 SPLITS = ["></", ">\n", "o</Pa", "th>", "<G", "oal><", "</", "l>x"]

@@ -6,7 +6,7 @@ r"""The text format of the released APR checkpoints.
              <End Calling Sub Searches>\n[end]
     child:   Moving to Node #0,2\nCurrent State: 27:[26, 31, 31], Operations: ['53-22=31'] ... [end]
     parent:  [all before the block]<Sub Searches>\n<No Solution in Sub Search 0 at level 1 at Node #0,2>\n
-             <End Sub Searches> ...
+             <End Sub Searches>\n ...
 
 A fork is recognised at the end of text, by the last line. The block is taken back: the parent continues as if it had
 not sampled it. A child sees the state of its node alone, which is read from the parent's text, and returns the text
@@ -39,12 +39,19 @@ from parallel_reason.dialects.base import (
     ThreadView,
     ids_of,
 )
+from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.tagged import Tagged
 from parallel_reason.trace.thread import JoinRule
 
 _STATE = re.compile(r"Moving to Node #([0-9,]+)\nCurrent State: ([0-9]+):\[([0-9, ]*)\], Operations: \[([^\]\n]*)\]")
 _CHILD = re.compile(r"Generated Node #([0-9,]+): ([0-9]+):\[([0-9, ]*)\] Operation: ([^\n]+)")
 _CALL = re.compile(r"<Start Sub Search [0-9]+ at level 1> Moving to Node #([0-9,]+)")
+_JOIN = re.compile(
+    r"<Sub Searches>\n"
+    r"(?:<No Solution in Sub Search [0-9]+ at level 1 at Node #[0-9,]+>\n"
+    r"|<Goal Reached in Sub Search [0-9]+ at level 1 at Node #[0-9,]+>\n(?:[^<\n]*\n)*)*"
+    r"<End Sub Searches>\n?"
+)
 GOAL = "Goal Reached"
 
 
@@ -93,6 +100,7 @@ class Apr(Tagged):
         "join": "<Sub Searches>",
         "join_end": "<End Sub Searches>",
     }
+    form: ClassVar[Form] = Form(join_block=_JOIN)
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
@@ -159,4 +167,4 @@ class Apr(Tagged):
             place = f"in Sub Search {number} at level 1 at Node #{name}>"
             solution = self._solution(child) if self.returns(child) else None
             lines += [f"<No Solution {place}"] if solution is None else [f"<Goal Reached {place}", solution]
-        return Continuation((Insert(self.vocabulary.encode("\n".join([*lines, "<End Sub Searches>"]))),))
+        return Continuation((Insert(self.vocabulary.encode("\n".join([*lines, "<End Sub Searches>\n"]))),))

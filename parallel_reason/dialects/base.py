@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+from parallel_reason.dialects.form import Form
 from parallel_reason.trace.thread import JoinRule
 
 StoppedAt = Literal["start", "stop", "eos"]
@@ -154,10 +155,12 @@ class Dialect(Protocol):
     Attributes:
         name: under which it is chosen.
         tags: its control tags, by name.
+        form: of its training text.
     """
 
     name: ClassVar[str]
     tags: ClassVar[dict[str, str]]
+    form: ClassVar[Form]
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:

@@ -35,6 +35,7 @@ from parallel_reason.dialects.base import (
     Stops,
     ThreadView,
 )
+from parallel_reason.dialects.form import TOP, Content, Form
 from parallel_reason.dialects.tagged import Tagged, item_numbers, newline_after_each
 from parallel_reason.trace.thread import JoinRule
 
@@ -51,6 +52,20 @@ class Multiverse(Tagged):
         "path": "<Path>", "path_end": "</Path>",
         "conclusion": "<Conclusion>", "conclusion_end": "</Conclusion>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form(  # as data/parse.py and the mask ask for; a text may also begin within <Think>
+        contents={
+            TOP: Content("think|parallel*"),
+            "think": Content("parallel*"),
+            "parallel": Content("goal path+ conclusion"),
+            "goal": Content("outline+"),
+            "outline": Content(),
+            "path": Content("parallel*"),
+            "conclusion": Content(),
+        },
+        opens_child=("path",),
+        closes_block="parallel_end",
+        blanks_count=False,
+    )
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:

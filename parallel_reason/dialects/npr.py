@@ -9,13 +9,16 @@ The join is a graft, as in Multiverse, with the positions that NPR is trained on
 from these, as Multiverse's do.) The newline after a step belongs to that step, as in Multiverse.
 
 At ``</guideline>`` the released engine ends a thread unless what it sampled since its last join has a ``<guideline>``,
-no ``</step>`` and one to five numbered plans; so does this dialect. Every other stop, on which the released scheduler
-crashes, ends the thread.
+no ``</step>`` and one to five numbered plans; so does this dialect, whose option ``plans`` is that bound. Training
+text may have more. Every other stop, on which the released scheduler crashes, ends the thread.
 
 Source: Native Parallel Reasoner (2512.07461), and its released code.
 """
 
 from typing import Any, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.dialects.base import (
     Action,
@@ -30,14 +33,18 @@ from parallel_reason.dialects.base import (
     Stops,
     ThreadView,
 )
+from parallel_reason.dialects.form import TOP, Content, Form
 from parallel_reason.dialects.tagged import Tagged, item_numbers, newline_after_each
 from parallel_reason.trace.thread import JoinRule
 
-MAX_PLANS = 5
 
-
+@dataclass(frozen=True, config={"extra": "forbid", "arbitrary_types_allowed": True}, kw_only=True)
 class Npr(Tagged):
-    """The grammar over token ids."""
+    """The grammar over token ids.
+
+    Attributes:
+        plans: the most of a guideline that forks, as in the released engine; training text may have more.
+    """
 
     name: ClassVar[str] = "npr"
     tags: ClassVar[dict[str, str]] = {
@@ -46,6 +53,20 @@ class Npr(Tagged):
         "step": "<step>", "step_end": "</step>",
         "takeaway": "<takeaway>", "takeaway_end": "</takeaway>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form(  # as the mask and the format score ask for
+        contents={
+            TOP: Content("guideline step+ takeaway", repeats=True),
+            "guideline": Content("plan+", text=False),
+            "plan": Content(),
+            "step": Content(),
+            "takeaway": Content(),
+        },
+        opens_child=("step",),
+        closes_block="takeaway_end",
+        options={"plans": 1_000_000},
+        blanks_count=False,
+    )
+    plans: int = Field(5, ge=1)
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
@@ -67,8 +88,8 @@ class Npr(Tagged):
         if any(match.name == "step_end" for match in self.vocabulary.matches(view.sampled_since_join)):
             return Reject("</step> before </guideline>", ends=True)
         plans = item_numbers(self.vocabulary.decode(view.sampled_since_join), "<plan>")
-        if not 1 <= len(plans) <= MAX_PLANS:
-            return Reject(f"<guideline> with {len(plans)} numbered plans, not 1 to {MAX_PLANS}", ends=True)
+        if not 1 <= len(plans) <= self.plans:
+            return Reject(f"<guideline> with {len(plans)} numbered plans, not 1 to {self.plans}", ends=True)
         encode = self.vocabulary.encode
         return StartFork(
             children=tuple(ChildSpec((Insert(encode(f"<step>\n{number}:"), shift=-1),)) for number in plans),

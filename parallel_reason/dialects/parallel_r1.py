@@ -35,8 +35,45 @@ from parallel_reason.dialects.base import (
     ThreadView,
     ids_of,
 )
+from parallel_reason.dialects.form import TOP, Content, Form
 from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_and_copies, closes_for_graft
 from parallel_reason.trace.thread import JoinRule
+
+
+def sft_positions(ids: list[int], parallel: int, path: int, path_end: int, parallel_end: int) -> list[int]:
+    """Positions of the released supervised training, over prompt and text alike, [tokens].
+
+    After any ``<Parallel>``, in the prompt too, all up to the next ``</Parallel>`` stands at 0 but what lies in paths:
+    so the last one that a prompt quotes takes in the question, and all before the first path.
+
+    Args:
+        ids: of a row, [tokens].
+        parallel, path, path_end, parallel_end: token ids of the tags.
+    """
+    positions, after, place = [0] * len(ids), 0, 0
+    while place < len(ids):
+        positions[place] = after
+        if ids[place] == parallel:
+            start, longest, length, place = after, 0, 0, place + 1
+            while place < len(ids) and (length or ids[place] != parallel_end):
+                if length or ids[place] == path:
+                    length += 1
+                    positions[place] = start + length
+                    longest, length = max(longest, length), 0 if ids[place] == path_end else length
+                place += 1
+            if place == len(ids):
+                break
+            after = positions[place] = start + longest + 1
+        after, place = after + 1, place + 1
+    return positions
+
+
+def _positions(dialect: "ParallelR1", ids: list[int]) -> list[int] | None:
+    """By the option ``positions``; of tags that are single tokens."""
+    tags = dialect.vocabulary.ids
+    if dialect.positions == "plain" or dialect.view == "seen" or tags is None:
+        return None
+    return sft_positions(ids, tags["parallel"], tags["path"], tags["path_end"], tags["parallel_end"])
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "arbitrary_types_allowed": True}, kw_only=True)
@@ -46,6 +83,8 @@ class ParallelR1(Tagged):
     Attributes:
         paths: children of every fork.
         view: whether the model was trained on paths that see the ones before them.
+        positions: where `parse` puts the tokens of training text: ``plain``, as a run and the released RL do, or
+            ``sft``, as the released supervised training of ``unseen`` does; see `sft_positions`.
     """
 
     name: ClassVar[str] = "parallel_r1"
@@ -54,8 +93,22 @@ class ParallelR1(Tagged):
         "path": "<Path>", "path_end": "</Path>",
         "summary": "<Summary>", "summary_end": "</Summary>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form(  # as check_parallel_thinking_format asks for
+        contents={
+            TOP: Content("parallel summary", repeats=True),
+            "parallel": Content("path path+", text=False),
+            "path": Content(),
+            "summary": Content(),
+        },
+        opens_child=("path",),
+        closes_block="summary_end",
+        open_ended=True,
+        blanks_count=False,
+        positions=_positions,
+    )
     paths: int = Field(2, ge=1, le=64)
     view: Literal["seen", "unseen"] = "unseen"
+    positions: Literal["plain", "sft"] = "plain"
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
@@ -85,7 +138,8 @@ class ParallelR1(Tagged):
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``</Parallel>`` and ``<Summary>``; if paths are seen, after the copies of all but the first."""
         encode = self.vocabulary.encode
-        summary = Insert(encode("</Parallel>\n<Summary>"))
+        between = "\n" if self.view == "unseen" else ""
+        summary = Insert(encode(f"</Parallel>{between}<Summary>"))
         closes = [close_if_open(child, encode("</Path>")) for child in children]
         if self.view == "unseen":
             return Continuation((summary,), closes_for_graft(children, closes))

@@ -28,6 +28,7 @@ from parallel_reason.dialects.base import (
     Stops,
     ThreadView,
 )
+from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.tags import control_ids
 from parallel_reason.trace.thread import JoinRule
 
@@ -49,6 +50,7 @@ class SpawnJoin:
         "thread": "<thread>", "result": "<return>", "thread_end": "</thread>",
         "join_start": "<join>", "none": "<none>", "join_end": "</join>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form()
 
     spawn: int
     sep: int

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, SkipValidation
 from pydantic.dataclasses import dataclass
 
 from parallel_reason.dialects.base import ChildResult, Insert, Rewrite, Stops, ids_of
+from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.options import option_names
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import ModelError
@@ -22,11 +23,13 @@ class Tagged(ABC):
     Attributes:
         name: under which it is chosen.
         tags: its control tags, by name.
+        form: of its training text; by default every tag that has a closing tag need only be closed.
         vocabulary: the tags bound to the tokenizer of a model.
     """
 
     name: ClassVar[str]
     tags: ClassVar[dict[str, str]]
+    form: ClassVar[Form] = Form()
     vocabulary: SkipValidation[Tags]
 
     @classmethod

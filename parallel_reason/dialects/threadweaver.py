@@ -28,6 +28,7 @@ from parallel_reason.dialects.base import (
     ThreadView,
     ids_of,
 )
+from parallel_reason.dialects.form import TOP, Content, Form
 from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_and_copies, item_numbers
 from parallel_reason.trace.thread import JoinRule
 
@@ -44,6 +45,21 @@ class ThreadWeaver(Tagged):
         "thread": "<Thread>", "thread_end": "</Thread>",
         "conclusion": "<Conclusion>", "conclusion_end": "</Conclusion>",
     }  # fmt: skip
+    form: ClassVar[Form] = Form(  # as is_parallel_format_correct_v2 asks for; the trie drops blanks between threads
+        contents={
+            TOP: Content("think|parallel*"),
+            "think": Content("parallel*"),
+            "parallel": Content("outlines thread+ conclusion?", text=False),
+            "outlines": Content("outline+"),
+            "outline": Content(),
+            "thread": Content(),
+            "conclusion": Content(),
+        },
+        numbered=("outline", "thread"),
+        opens_child=("thread",),
+        closes_block="parallel_end",
+        drops_blanks=True,
+    )
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:

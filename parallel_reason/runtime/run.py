@@ -148,6 +148,7 @@ class TraceRun:
                 thread.dealer.end(thread.number)
         if not self.engine.capabilities.graft:
             self._blocks.give_back(thread.blocks)
+        transitions.note_failed_blocks(live, self.dialect, self.engine.tokenizer)
         live.text = decode(self.engine.tokenizer, [i for i in live.sampled if i not in self.engine.eos_ids])
         self._ended_event(live, thread.text)
 

@@ -8,7 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parallel_reason.dialects.base import ChildSpec, Continue, Finish, Insert, Reject, Rewrite, StoppedAt, Stops
+from parallel_reason.dialects.base import (
+    ChildSpec,
+    Continue,
+    Dialect,
+    Finish,
+    Insert,
+    Reject,
+    Rewrite,
+    StoppedAt,
+    Stops,
+)
+from parallel_reason.dialects.checks import failed_blocks
+from parallel_reason.dialects.tags import Tags
 from parallel_reason.runtime.live_thread import LiveFork, LiveThread
 from parallel_reason.text import StopTexts, decode, reach
 from parallel_reason.trace import JoinRule, MalformedFork, Origin, Span, Status
@@ -185,6 +197,13 @@ def end(thread: LiveThread, status: Status, reason: str) -> None:
     """Record how a thread ended; the first end counts."""
     if thread.status is None:
         thread.status, thread.stop_reason = status, reason
+
+
+def note_failed_blocks(thread: LiveThread, dialect: Dialect, tokenizer: Any) -> None:
+    """Record the blocks that a thread which has ended closed without a fork."""
+    forks = len(thread.forks) + len(thread.malformed)
+    for reason in failed_blocks(dialect.form, Tags(dialect.tags, tokenizer), thread.sampled, forks):
+        thread.malformed.append(MalformedFork(at=len(thread.spans), reason=reason))
 
 
 def _add(thread: LiveThread, span: Span) -> None:
