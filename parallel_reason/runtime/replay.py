@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_reason.dialects import options_of
-from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Reject, Rewrite, StartFork, ids_of
+from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Join, Reject, Rewrite, StartFork, ids_of
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import InputError
 from parallel_reason.runtime import transitions
-from parallel_reason.runtime.live_thread import LiveThread, records
+from parallel_reason.runtime.live_thread import LiveFork, LiveThread, records
 from parallel_reason.text import StopTexts, decode
 from parallel_reason.trace import Trace, tally
 
@@ -130,7 +130,7 @@ class _Replay:
 
     def step(self, live: LiveThread) -> bool:
         """Apply what the dialect says; whether the thread samples on."""
-        action = self.dialect.step(live.thread_view())
+        action = transitions.next_action(self.dialect, live, self.tokenizer)
         if isinstance(action, StartFork):
             if self.at == len(self.ids) or live.depth == DEEPEST:
                 reason = "the text ends" if self.at == len(self.ids) else f"nested {DEEPEST} deep"
@@ -139,7 +139,9 @@ class _Replay:
                 return False
             self.expect(action.inserts)
             transitions.rewrite(live, Rewrite(action.take_back, action.inserts))
-            return self.fork(live, action.children)
+            return self.fork(live, action)
+        if isinstance(action, Join):
+            return self.join(live, live.beside(action.key))
         if isinstance(action, Rewrite):
             self.expect(action.inserts)
         if isinstance(action, Reject):
@@ -148,14 +150,19 @@ class _Replay:
             live, action, transitions.stop_text(live.sampled, self.dialect.stops(live.depth), self.tokenizer)
         )
 
-    def fork(self, live: LiveThread, asked: tuple[ChildSpec, ...]) -> bool:
-        """Read the children and the join; whether the parent samples on."""
-        fork = transitions.fork(live, self.dialect.join_rule, self.dialect.shares_prefix)
+    def fork(self, live: LiveThread, action: StartFork) -> bool:
+        """Read the children, and the join if it follows them; whether the parent samples on."""
+        asked, rule = action.children, self.dialect.join_rule
+        fork = transitions.fork(live, rule, self.dialect.shares_prefix, key=action.key)
         waiting, alike = list(asked), len(asked) > 1 and len(set(asked)) == 1
         while (spec := self.next_child(waiting, asked[0] if alike else None)) is not None:
             self.thread(transitions.add_child(live, fork, spec))
         waiting = waiting[: max(0, FEWEST_ALIKE - len(fork.children))] if alike else waiting
         self.breaks += [Problem(self.at, f"no child that begins {self.text(spec.header)!r}") for spec in waiting]
+        return True if action.key is not None else self.join(live, fork)
+
+    def join(self, live: LiveThread, fork: LiveFork) -> bool:
+        """Read the join; whether the parent samples on."""
         if self.at == len(self.ids):
             transitions.end(live, "length", "the text ends")
             self.notes.append(Problem(max(0, self.at - 1), "the text ends before the join"))
