@@ -9,7 +9,7 @@ from parallel_reason import Session
 from parallel_reason.dialects import BUILT_IN, bind
 from parallel_reason.dialects.quotes import is_quoted
 from parallel_reason.engines.scripted import ScriptedEngine
-from parallel_reason.runtime.replay import parse
+from parallel_reason.runtime.replay import parse, problems
 from parallel_reason.trace.flat import flatten
 from tests.test_dialects import BLOCK, GOAL, OUTLINE, PLAN, WEAVE
 
@@ -108,6 +108,15 @@ def test_a_child_goes_on_after_its_own_closing_tag_in_quotes(name, root, end, ki
     trace, _ = run(name, kind, texts | {"0.0": [f"x `{end}` is the end{end}"]})
     assert trace.threads[1].text == f"x `{end}` is the end{end}"
     assert trace.threads[1].stop_reason == end
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_quoted_tag_is_neither_a_problem_of_a_text_nor_of_a_later_fork(kind):
+    tokens = KINDS[kind]
+    block = PLAN("<plan>1:o</plan>") + "<step>\n1:x</step><takeaway>\nc</takeaway>"
+    text = f'Tags are `<step>`, "</step>" and `</plan>`: {block}b<eos>'
+    assert problems(bind("npr", tokens), tokens, [5], tokens.encode(text)) == []
+    assert problems(bind("npr", tokens), tokens, [5], tokens.encode(text.replace("`", ""))) != []
 
 
 def test_what_the_prompt_quotes_does_not_count():

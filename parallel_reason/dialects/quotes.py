@@ -13,7 +13,7 @@ before a tag decides, from its start or its newest join on; what stands in a pro
 
 import re
 
-_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})(.*)")
+_FENCE = re.compile(r"^[^\S\n]*(?:>[^\S\n]*)*(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _TICKS = re.compile(r"`+|''")
 # A closing mark of one language opens in another, so what stands before it decides.
 _MARKS = "\"'“”„‘’‚«»‹›「『"  # noqa: RUF001
@@ -22,20 +22,20 @@ _OPENS_AFTER = "([{=:–—"  # noqa: RUF001
 
 def is_quoted(before: str) -> bool:
     """Whether a tag that stands right after ``before`` is quoted."""
-    *lines, line = before.split("\n")
-    fence = _open_fence(lines)
+    lines, newline, line = before.rpartition("\n")
+    fence = _open_fence(lines + newline)
     if fence:
         return not _closes(fence, line)
     return bool(_opened_by(line)) or _in_inline_code(line) or _after_opening_mark(line)
 
 
-def _open_fence(lines: list[str]) -> str:
+def _open_fence(lines: str) -> str:
     """The characters that opened the fenced code in which the next line stands; empty outside of any."""
     fence = ""
-    for line in lines:
+    for found in _FENCE.finditer(lines):
         if not fence:
-            fence = _opened_by(line)
-        elif _closes(fence, line):
+            fence = _opened_by(found.group())
+        elif _closes(fence, found.group()):
             fence = ""
     return fence
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
+from parallel_reason.dialects.quotes import is_quoted
 from parallel_reason.errors import ModelError
 from parallel_reason.text import TextStream, decode
 
@@ -90,6 +91,13 @@ class Tags:
                 place += 1
             found.append(TagMatch(self._name_of_literal[match.group()], start, place + 1))
         return found
+
+    def meant(self, ids: list[int]) -> list[TagMatch]:
+        """Every tag in ``ids`` that is not quoted there, in order; see `quotes`."""
+        return [match for match in self.matches(ids) if not is_quoted(self._before(ids, match))]
+
+    def _before(self, ids: list[int], match: TagMatch) -> str:
+        return self.decode(ids[: match.stop]).rpartition(self.literals[match.name])[0]
 
     def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
         """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""

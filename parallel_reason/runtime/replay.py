@@ -70,7 +70,7 @@ def problems(dialect: Dialect, tokenizer: Any, prompt: list[int], ids: list[int]
 def _unbalanced(tags: Tags, ids: list[int]) -> Iterable[Problem]:
     """Tags that close nothing, and tags that nothing closes."""
     open_tags = []
-    for match in tags.matches(ids):
+    for match in tags.meant(ids):
         if f"{match.name}_end" in tags.literals:
             open_tags.append(match)
         elif match.name.endswith("_end") and match.name.removesuffix("_end") in tags.literals:

@@ -222,11 +222,10 @@ def next_action(dialect: Dialect, thread: LiveThread, tokenizer: Any) -> Action:
     """What a dialect says of a thread that stopped or has not started; a tag that the thread quotes is plain text."""
     if thread.stopped_at == "stop":
         own, stops = thread.sampled[thread.sampled_before_join :], dialect.stops(thread.depth)
-        if own and own[-1] in stops.ids:
-            before = decode(tokenizer, own[:-1])
-        else:
-            text = decode(tokenizer, own)
-            before = text[: text.rfind(stop_text(own, stops, tokenizer))]
+        by_text = not own or own[-1] not in stops.ids
+        before = decode(tokenizer, own if by_text else own[:-1])
+        if by_text:
+            before = before.rpartition(stop_text(own, stops, tokenizer))[0]
         if is_quoted(before):
             return Continue()
     return dialect.step(thread.thread_view())
