@@ -78,14 +78,15 @@ class Ssft(Tagged):
     def _box(self, ids: list[int]) -> tuple[str, tuple[int, ...]] | None:
         """What the last box holds, without blanks, and the tokens that hold the box; None without an answer."""
         size = FIRST_TAIL
-        while size < len(ids) and last_box(self.vocabulary.decode(ids[-size:])) is None:
+        while last_box(self.vocabulary.decode(ids[-size:])) is None:
+            if size >= len(ids):
+                return None
             size *= 2
-        text, ends = self.vocabulary.text_and_ends(ids[-size:])
-        found = last_box(text)
-        inside = "".join(text[found[0] + len(BOX) : found[1] - 1].split()) if found else ""
-        if not found or not inside:
-            return None
-        return inside, tuple(ids[-size:][bisect_right(ends, found[0]) : bisect_left(ends, found[1]) + 1])
+        tail = ids[-size:]
+        text, ends = self.vocabulary.text_and_ends(tail)
+        start, stop = last_box(text) or (0, 0)
+        inside = "".join(text[start + len(BOX) : stop - 1].split())
+        return (inside, tuple(tail[bisect_right(ends, start) : bisect_left(ends, stop) + 1])) if inside else None
 
 
 def last_box(text: str) -> tuple[int, int] | None:

@@ -100,7 +100,7 @@ class Tagged(ABC):
     def text_after_last(self, ids: list[int], name: str) -> str | None:
         """The text that follows the last tag ``name``; None if there is none."""
         if self.vocabulary.ids is None:  # a token may hold the end of the tag and the text after it
-            _, found, after = self.vocabulary.text_and_ends(ids)[0].rpartition(self.tags[name])
+            _, found, after = self.vocabulary.decode(ids).rpartition(self.tags[name])
             return after if found else None
         stops = (match.stop for match in reversed(self.vocabulary.matches(ids)) if match.name == name)
         stop = next(stops, None)
