@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.grammars import tokenizer
 from parallel_reason.dialects import BUILT_IN, bind
 from parallel_reason.dialects.base import ChildResult, StartFork, StoppedAt, ThreadView
+from parallel_reason.dialects.quotes import is_quoted
 
 CHILDREN, OUTLINE, NEW = 8, 20, 200  # children of a fork, tokens of each outline, tokens of each child
 PLAIN = "x" * OUTLINE
@@ -24,6 +25,9 @@ BLOCKS = {
     "threadweaver": "<Outlines>" + "".join(f"<Outline>{k}: {PLAIN}</Outline>" for k in range(CHILDREN)) + "</Outlines>",
     "parallel_r1": PLAIN + "<Parallel>",
     "parathinker": "",
+    "ssft": "",
+    "dc_cot": PLAIN + "<spawn_workers>",
+    "async_think": f"<FORK-1>{PLAIN}</FORK-1>",
 }
 
 
@@ -33,7 +37,7 @@ def seconds_a_token(repeats: int = 20) -> dict[str, float]:
     for kind in BUILT_IN:
         found[kind.name] = _measure(kind.name, tokenizer(list(kind.tags.values())), repeats)
         if kind.name != "spawn_join":
-            found[f"{kind.name}, tags as text"] = _measure(kind.name, tokenizer([]), repeats)
+            found[f"{kind.name}, tags as text"] = _measure(kind.name, tokenizer(["|"]), repeats)
     return found
 
 
@@ -46,6 +50,7 @@ def _measure(name: str, words: Any, repeats: int) -> float:
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
+        assert not is_quoted(words.decode(ids))  # a run asks this too wherever a thread stops
         action = dialect.step(view)
         assert isinstance(action, StartFork)
         children = [ChildResult(child.header, text, text, ran=True, ended="stop") for child in action.children]

@@ -62,12 +62,20 @@ CHAINS = {
     "spawn_join": "a b|b a 2|b <spawn> 3|b <eos>|<spawn> x|x y 2|x <sep>|x </spawn>|<sep> x|y x 2|"
     "y <return>|y </thread>|"
     "y <spawn> 3|<return> s|s s|s </thread>|s <eos> .3|</join> a",
+    "ssft": "\n x|x y|y x 3|y \\boxed{|\\boxed{ 4 2|\\boxed{ 5|4 } 9|5 } 9|} x|} <eos> 3",
+    "dc_cot": "a b|b a 2|b <spawn_workers> 3|b <eos> 3|x y|y x|y </worker_1> 2|y </worker_2> 2|y </worker_3> 2|"
+    "y <eos> .3|</worker_1> x|</worker_2> x|</worker_3> x|</spawn_workers> a|"
+    + "|".join(f"<worker_{k}> x" for k in range(1, 4)),
+    # A worker begins after the newline that follows its sub-query.
+    "async_think": "a b|b a 3|b <FORK-1> 2|b <FORK-2> 2|b <JOIN-1> 2|b <JOIN-2> 2|b <ANSWER> .5|b <eos> .5|<FORK-1> c|"
+    "<FORK-2> d|c </FORK-1>|d </FORK-2>|</FORK-1> a|</FORK-2> a|<JOIN-1> a|<JOIN-2> a|</JOIN-1> a|</JOIN-2> a|"
+    "<ANSWER> g|g </ANSWER>|\n x|x y|y x 2|y <RETURN> 2|y <eos> .2|<RETURN> s|s s|s </RETURN> 2",
     # APR writes lines; some are tokens here. One names a node that no prompt holds.
-    "apr": "\n a|a b|b a|b <Sub_Searches>|b <Calling_Sub_Searches> 3|b <eos>|<Calling_Sub_Searches> {0} 3|"
-    "<Calling_Sub_Searches> {1} 3|<Calling_Sub_Searches> {2} .3|{0} {1}|{1} {0}|{0} <End_Calling_Sub_Searches>|"
-    "{1} <End_Calling_Sub_Searches>|{2} <End_Calling_Sub_Searches>|<End_Calling_Sub_Searches> <eos> 9|] x|x y|y x 2|"
-    "y Goal_Reached 2|Goal_Reached x|y <eos>|<End_Sub_Searches> a".format(
-        *(f"<Start_Sub_Search_{k}_at_level_1>_Moving_to_Node_#0,{node};" for k, node in enumerate((0, 1, 7)))
+    "apr": "\n a|a b|b a|b <Sub~Searches>|b <Calling~Sub~Searches> 3|b <eos>|<Calling~Sub~Searches> {0} 3|"
+    "<Calling~Sub~Searches> {1} 3|<Calling~Sub~Searches> {2} .3|{0} {1}|{1} {0}|{0} <End~Calling~Sub~Searches>|"
+    "{1} <End~Calling~Sub~Searches>|{2} <End~Calling~Sub~Searches>|<End~Calling~Sub~Searches> <eos> 9|] x|x y|y x 2|"
+    "y Goal~Reached 2|Goal~Reached x|y <eos>|<End~Sub~Searches> a".format(
+        *(f"<Start~Sub~Search~{k}~at~level~1>~Moving~to~Node~#0,{node};" for k, node in enumerate((0, 1, 7)))
     ),
 }
 PROMPTS = {
@@ -79,9 +87,9 @@ WORDS = ["<eos>", "\n", ":", ":o", *" ,.#[]'+-*/=<>_", *string.digits, *string.a
 
 
 def read(step: str) -> tuple[str, str, float]:
-    """A step of a chain; ``_`` stands for a space and ``;`` for the end of a line within a word."""
+    """A step of a chain; ``~`` stands for a space and ``;`` for the end of a line within a word."""
     first, then, *weight = step.split(" ")
-    first, then = (word.replace("_", " ").replace(";", "\n") for word in (first, then))
+    first, then = (word.replace("~", " ").replace(";", "\n") for word in (first, then))
     return first, then, float(weight[0]) if weight else 1.0
 
 

@@ -71,6 +71,10 @@ class Shape:
         copies = [Insert((*child.header[0].ids, *child.ids, *NEWLINE.ids), copied=True) for child in children[1:]]
         return Continuation((*copies, CONCLUSION), (close,) + (Rewrite(),) * (len(children) - 1))
 
+    def answer(self, view: ThreadView) -> str | None:
+        """None: its tokens say nothing."""
+        return None
+
 
 class CountingEngine:
     """An engine whose requests stop when they have sampled a number of tokens."""

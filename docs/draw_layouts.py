@@ -83,7 +83,7 @@ class Example:
 
     def run(self) -> tuple[Trace, PatternTokenizer]:
         """The trace, and the tokenizer of its ids."""
-        tags = list(find(self.dialect).tags.values()) if self.pattern == WORD else []
+        tags = list(find(self.dialect).tags.values()) if self.pattern != LINE else []
         tokenizer = PatternTokenizer(tags, self.pattern)
         ids = tokenizer.encode(self.prompt)
         engine = ScriptedEngine.from_texts(tokenizer, self.texts)
@@ -162,6 +162,36 @@ EXAMPLES = {
         "parathinker",
         {"0": [" So 6</summary>"], "0.0": [" 2 + 2 + 2</think1>"], "0.1": [" 3 + 3</think2>"]},
         options={"paths": 2},
+    ),
+    "ssft": Example(
+        "ssft",
+        {"0.0": [" 2 + 2 \\boxed{4}<eos>"], "0.1": [" 3 + 3 \\boxed{6}<eos>"], "0.2": [" 2 * 3 \\boxed{6}<eos>"]},
+        options={"paths": 3},
+        pattern=r"<eos>|<\|im_start\|>|" + WORD,
+    ),
+    "dc_cot": Example(
+        "dc_cot",
+        {
+            "0": ["try<spawn_workers>", " So<answer> 6</answer><eos>"],
+            "0.0": [" 2 + 4</worker_1>"],
+            "0.1": [" 3 + 3</worker_2>"],
+            "0.2": [" 6</worker_3>"],
+        },
+    ),
+    "async_think": Example(
+        "async_think",
+        {
+            "0": [
+                "try<FORK-1>add</FORK-1>",
+                "<FORK-2>halve</FORK-2>",
+                " wait<JOIN-1>",
+                "<JOIN-2>",
+                "<ANSWER> 6</ANSWER>",
+            ],
+            "0.0": [" 2 + 4<RETURN> 6</RETURN>"],
+            "0.1": [" 12 / 2<RETURN> 6</RETURN>"],
+        },
+        pattern=r"</?\w+-[0-9]>|" + WORD,
     ),
 }
 

@@ -10,7 +10,7 @@ WILD = Limits(depth=3, children=6, forks=12, tokens=900, tokens_per_thread=60)
 CASES = {
     "spawn_join": {}, "spawn_join, message alone": {"prefix": "message"}, "spawn_join, first": {"join_on": "first"},
     "apr": {}, "multiverse": {}, "npr": {}, "threadweaver": {}, "parallel_r1, seen": {"view": "seen", "paths": 3},
-    "parallel_r1, unseen": {}, "parathinker": {"paths": 3},
+    "parallel_r1, unseen": {}, "parathinker": {"paths": 3}, "ssft": {"paths": 3}, "dc_cot": {}, "async_think": {},
 }  # fmt: skip
 GRAFT = ["multiverse", "npr", "parallel_r1, unseen", "parathinker"]
 NO_GRAFT = [case for case in CASES if case not in GRAFT]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from parallel_reason import Limits, SamplingParams
 from parallel_reason.runtime import transitions
 from parallel_reason.runtime.budget import Allotment, DealtAllotments, next_tokens
+from tests.scripted import run, session
 
 MAYBE = st.none() | st.integers(1, 60)
 LIMITS = st.builds(
@@ -124,3 +125,11 @@ def test_when_all_wait_and_nothing_is_left_all_are_refused(bound):
         return await asyncio.wait_for(asyncio.gather(*(dealer.more(number, bound) for number in range(3))), 5)
 
     assert asyncio.run(check()) == [False] * 3
+
+
+@pytest.mark.parametrize("tokens", [40, 60, 100])
+def test_the_bound_on_all_tokens_holds_for_forks_within_forks(tokens):
+    texts = {"0": ["a<spawn>x<sep>y</spawn>", "b" * 200], "0.0": ["a<spawn>x<sep>y</spawn>", "c" * 200]}
+    texts |= {"0.1": ["d" * 200], "0.0.0": ["e</thread>"], "0.0.1": ["f" * 200]}
+    [trace] = run(session(texts), limits=Limits(depth=3, tokens=tokens))
+    assert trace.ledger.sampled_tokens == tokens

@@ -79,14 +79,14 @@ def test_no_sequence_raises_or_loops_and_every_request_is_what_the_layout_shows(
             joins += any(fork for thread in one.threads for fork in thread.forks if fork.at < len(thread.spans))
     assert forks > COUNT / 25
     assert joins
-    assert malformed or name in ("parallel_r1", "parathinker")  # in these nothing can be malformed
+    assert malformed or name in ("parallel_r1", "parathinker", "ssft", "dc_cot")  # in these nothing can be malformed
 
 
 TAGS = [tag for dialect in BUILT_IN for tag in dialect.tags.values()]
 PIECES = [*TAGS, *PROMPTS.values(), "Goal Reached", "1:", "2.1:", "<", "a", "\n", "<eos>"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=9).map("".join)
 COUNTS = st.integers(0, 2)
-KINDS = {"tokens": tokenizer_of(NAMES), "text": tokenizer([])}
+KINDS = {"tokens": tokenizer_of(NAMES), "text": tokenizer(["|"])}
 VIEWS = st.tuples(COUNTS, TEXTS, TEXTS, COUNTS, COUNTS, st.sampled_from(["start", "stop", "eos"]))
 CHILDREN = st.lists(st.tuples(TEXTS, TEXTS, st.booleans(), st.sampled_from(["stop", "eos", "limit", "lost"])))
 
@@ -123,6 +123,9 @@ def test_a_dialect_answers_whatever_it_is_shown(name, options, kind, shown, ende
         ("parallel_r1", {"view": "unseen"}, "graft"),
         ("parallel_r1", {"view": "seen"}, "relinearise"),
         ("parathinker", {"paths": 3}, "graft"),
+        ("ssft", {}, "message"),
+        ("dc_cot", {}, "relinearise"),
+        ("async_think", {}, "message"),
     ],
 )
 def test_the_join_rule_is_known_by_the_options_and_kept_when_they_are_bound(name, options, rule):

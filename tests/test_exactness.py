@@ -48,14 +48,14 @@ def test_the_torch_engine_is_exact(models, case, family):
         traces = many(llm, case, 24)
         assert llm.kv_is_free()
     seen = seen_in(traces)
-    assert seen["joined"] > 3
+    assert seen["joined"] > 3 or (case == "ssft" and seen["forks"] == 24)  # there a root ends at its join
     assert seen["nested"] or not case.startswith(("spawn_join", "multiverse", "npr"))
-    assert seen["taken_back"] or case.startswith("spawn_join")
+    assert seen["taken_back"] or case.startswith(("spawn_join", "ssft", "dc_cot", "async_think"))
     assert max(compare(reference, trace).largest for trace in traces) < BOUND
 
 
 @pytest.mark.parametrize("family", ON_VLLM)
-@pytest.mark.parametrize("dialects", [("spawn_join", "apr"), ("threadweaver", "parallel_r1")])
+@pytest.mark.parametrize("dialects", [("spawn_join", "apr", "async_think"), ("threadweaver", "parallel_r1", "dc_cot")])
 def test_vllm_is_exact(models, dialects, family):
     folder, reference = models(family, *dialects)
     with ParallelLLM(folder, dialect=dialects[0]) as llm:

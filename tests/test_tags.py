@@ -89,6 +89,9 @@ WRITTEN = {
     "threadweaver": {"0": [WEAVE(OUTLINE(1) + OUTLINE(2)), "</Parallel><eos>"], "0.0": ["x</Thread>"]},
     "parallel_r1": {"0": ["a<Parallel>", "s</Summary>b<eos>"], "0.0": ["o</Path>"], "0.1": ["<eos>"]},
     "parathinker": {"0": ["c</summary>"], "0.0": ["x</think1>"], "0.1": ["<</think2>"]},
+    "ssft": {"0.0": ["x\\boxed{4}.<eos>"], "0.1": ["\\boxed{5}<eos>"], "0.3": ["\\boxed{ 5 }<eos>"]},
+    "dc_cot": {"0": ["a<spawn_workers>", "b<eos>"], "0.0": ["x</worker_2>y</worker_1>"], "0.1": ["y<eos>"]},
+    "async_think": {"0": ["<FORK-2> q</FORK-2>", "b<JOIN-2>", "c<ANSWER>d</ANSWER>"], "0.0": ["x<RETURN> y</RETURN>"]},
 }  # fmt: skip
 STRADDLING = ["></", ">\n", "o</Pa", "><", "</think2>\n", "o</", "es>"]
 
@@ -104,7 +107,7 @@ def run(name, texts, tokens):
 @pytest.mark.parametrize("pieces", [[], STRADDLING], ids=["characters", "straddling"])
 @pytest.mark.parametrize("name", list(WRITTEN))
 def test_tags_that_are_text_give_the_same_threads_as_tags_that_are_tokens(name, pieces):
-    tokens = tokenizer(pieces)
+    tokens = tokenizer([*pieces, "|", "\\", "{", "}"])
     trace, wanted = run(name, WRITTEN[name], tokens), run(name, WRITTEN[name], tokenizer_of([name]))
     assert [thread.text for thread in trace.threads] == [thread.text for thread in wanted.threads]
     assert written(trace, tokens) == written(wanted)

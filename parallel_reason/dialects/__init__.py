@@ -15,19 +15,33 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallel_reason.dialects.apr import Apr
+from parallel_reason.dialects.async_think import AsyncThink
 from parallel_reason.dialects.base import Dialect
+from parallel_reason.dialects.dc_cot import DcCot
 from parallel_reason.dialects.multiverse import Multiverse
 from parallel_reason.dialects.npr import Npr
 from parallel_reason.dialects.options import option_names, options_of
 from parallel_reason.dialects.parallel_r1 import ParallelR1
 from parallel_reason.dialects.parathinker import ParaThinker
 from parallel_reason.dialects.spawn_join import SpawnJoin
+from parallel_reason.dialects.ssft import Ssft
 from parallel_reason.dialects.threadweaver import ThreadWeaver
 from parallel_reason.errors import InputError
 
 __all__ = ["BUILT_IN", "Dialect", "SpawnJoin", "bind", "find", "grafts", "known", "options_of"]
 
-BUILT_IN: tuple[type[Any], ...] = (SpawnJoin, Apr, Multiverse, Npr, ThreadWeaver, ParallelR1, ParaThinker)
+BUILT_IN: tuple[type[Any], ...] = (
+    SpawnJoin,
+    Apr,
+    Multiverse,
+    Npr,
+    ThreadWeaver,
+    ParallelR1,
+    ParaThinker,
+    Ssft,
+    DcCot,
+    AsyncThink,
+)
 
 
 @cache

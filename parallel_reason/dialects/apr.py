@@ -40,6 +40,7 @@ from parallel_reason.dialects.base import (
     ids_of,
 )
 from parallel_reason.dialects.form import Form
+from parallel_reason.dialects.quotes import is_quoted
 from parallel_reason.dialects.tagged import Tagged
 from parallel_reason.trace.thread import JoinRule
 
@@ -127,6 +128,9 @@ class Apr(Tagged):
             return self._rewrite_from(view, len(before), self.tags["call"]) if join else Continue()
         text = self.vocabulary.text_and_ends(view.ids[:-1])[0]
         if self.tags["call_end"] not in text.removesuffix("\n").rpartition("\n")[2]:
+            return Finish()
+        own = self.vocabulary.decode(view.sampled_since_join)
+        if is_quoted(own[: max(0, own.rfind(self.tags["call_end"]))]):
             return Finish()
         before, call, block = text.rpartition(self.tags["call"])
         if not call:

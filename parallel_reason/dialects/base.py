@@ -60,6 +60,8 @@ class ThreadView:
         sampled_before_join: how many of ``sampled`` came before its newest join.
         joins: how many of its forks have joined.
         stopped_at: it has not started, it wrote one of the dialect's stops, or the model's own end of text.
+        since_join: how many of ``ids`` it saw at its newest join, or at its start.
+        forked, joined: keys of the forks beside which it went on, and of those it has joined since; see `StartFork`.
     """
 
     depth: int
@@ -68,6 +70,9 @@ class ThreadView:
     sampled_before_join: int
     joins: int
     stopped_at: StoppedAt
+    since_join: int = 0
+    forked: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
     @property
     def sampled_since_join(self) -> list[int]:
@@ -103,14 +108,28 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class StartFork:
-    """Fork: first rewrite the parent, then run the children, then join."""
+    """Fork: first rewrite the parent, then run the children, then join.
+
+    Attributes:
+        key: None if the parent waits for the children here. Otherwise it samples on while they run, and a later `Join`
+            of this key waits for them; no two forks of a thread have one key, and the join rule is ``message``.
+            Children that are not joined when their parent ends are cancelled.
+    """
 
     children: tuple[ChildSpec, ...]
     take_back: int = 0
     inserts: tuple[Insert, ...] = ()
+    key: str | None = None
 
 
-Action = Continue | Finish | Reject | Rewrite | StartFork
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Wait for the children of an earlier fork of this thread, beside which it went on, and join them."""
+
+    key: str
+
+
+Action = Continue | Finish | Reject | Rewrite | StartFork | Join
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,4 +228,8 @@ class Dialect(Protocol):
 
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """How the parent, which stopped at ``view`` and was rewritten since, goes on when its children have ended."""
+        ...
+
+    def answer(self, view: ThreadView) -> str | None:
+        """The answer in a root that has finished, as text; None if it has none."""
         ...

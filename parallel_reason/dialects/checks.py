@@ -30,7 +30,7 @@ def failed_blocks(form: Form, tags: Tags, sampled: list[int], forks: int) -> lis
     """
     if not form.closes_block:
         return []
-    closes = sum(match.name == form.closes_block for match in tags.matches(sampled))
+    closes = sum(match.name == form.closes_block for match in tags.meant(sampled))
     return [f"{tags.literals[form.closes_block]} without a fork"] * max(0, closes - forks)
 
 
@@ -74,7 +74,7 @@ class _Reader:
     def _matches(self, ids: list[int]) -> Iterator[TagMatch]:
         """The opening and closing tags of elements."""
         literals = self.tags.literals
-        for match in self.tags.matches(ids):
+        for match in self.tags.meant(ids):
             name = match.name.removesuffix("_end")
             if f"{name}_end" in literals and name in literals:
                 yield match

@@ -85,7 +85,7 @@ class Npr(Tagged):
             return Finish()
         if self.text_after_last(view.sampled_since_join, "guideline") is None:
             return Reject("</guideline> without <guideline>", ends=True)
-        if any(match.name == "step_end" for match in self.vocabulary.matches(view.sampled_since_join)):
+        if any(match.name == "step_end" for match in self.vocabulary.meant(view.sampled_since_join)):
             return Reject("</step> before </guideline>", ends=True)
         plans = item_numbers(self.vocabulary.decode(view.sampled_since_join), "<plan>")
         if not 1 <= len(plans) <= self.plans:

@@ -19,19 +19,15 @@ from pydantic.dataclasses import dataclass
 from parallel_reason.dialects.base import (
     Action,
     ChildResult,
-    ChildSpec,
     Continuation,
-    Continue,
-    Finish,
     Insert,
     Rewrite,
-    StartFork,
     Stops,
     ThreadView,
     ids_of,
 )
 from parallel_reason.dialects.form import TOP, Content, Form
-from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_for_graft
+from parallel_reason.dialects.tagged import Tagged, close_if_open, closes_for_graft, fork_at_start
 from parallel_reason.trace.thread import JoinRule
 
 MAX_THOUGHTS, PLAIN_END = 8, "</think>"
@@ -103,12 +99,7 @@ class ParaThinker(Tagged):
 
     def step(self, view: ThreadView) -> Action:
         """Fork before the first token of the root."""
-        if view.stopped_at != "start":
-            return Finish()
-        if view.depth:
-            return Continue()
-        encode = self.vocabulary.encode
-        return StartFork(tuple(ChildSpec((Insert(encode(f"<think{i}>")),)) for i in THOUGHTS[: self.paths]))
+        return fork_at_start(view, [self.vocabulary.encode(f"<think{i}>") for i in THOUGHTS[: self.paths]])
 
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``<summary>`` and its opening."""

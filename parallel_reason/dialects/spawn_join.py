@@ -11,10 +11,13 @@ Source: Pan et al., Learning Adaptive Parallel Reasoning with Language Models (A
 checkpoints use plain text instead; see `apr`.
 """
 
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
+from pydantic import SkipValidation
 from pydantic.dataclasses import dataclass
 
+from parallel_reason.dialects.answers import answer_ids
 from parallel_reason.dialects.base import (
     Action,
     ChildResult,
@@ -30,6 +33,7 @@ from parallel_reason.dialects.base import (
 )
 from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.tags import control_ids
+from parallel_reason.text import decode
 from parallel_reason.trace.thread import JoinRule
 
 
@@ -39,6 +43,7 @@ class SpawnJoin:
 
     Attributes:
         spawn, sep, spawn_end, thread, result, thread_end, join_start, none, join_end: token ids of ``tags``.
+        tokenizer: of the model.
         prefix: what a child sees: the parent's tokens and its message (``shared``), or its ``message`` alone.
         join_on: when the parent goes on: after ``all`` children, or after the ``first`` that returned a result, the
             others being cancelled.
@@ -61,6 +66,7 @@ class SpawnJoin:
     join_start: int
     none: int
     join_end: int
+    tokenizer: SkipValidation[Any] = field(repr=False)
     prefix: Literal["shared", "message"] = "shared"
     join_on: Literal["all", "first"] = "all"
 
@@ -72,7 +78,7 @@ class SpawnJoin:
             ModelError: a tag is not one token of the vocabulary.
             pydantic.ValidationError: a value that an option does not take.
         """
-        return cls(**options, **control_ids(cls.name, cls.tags, tokenizer))
+        return cls(**options, tokenizer=tokenizer, **control_ids(cls.name, cls.tags, tokenizer))
 
     @classmethod
     def joins_by(cls, **options: Any) -> JoinRule:
@@ -146,6 +152,10 @@ class SpawnJoin:
             ids = child.sampled[: len(child.sampled) - (child.ended == "eos")]
             results.append(self.read_result(ids) if self.returns(child) else None)
         return Continuation((Insert(tuple(self.write_join(results))),))
+
+    def answer(self, view: ThreadView) -> str | None:
+        """All that a root sampled after its last join, forks that could not be read included."""
+        return decode(self.tokenizer, answer_ids(view)).strip() or None
 
     def write_join(self, results: list[list[int] | None]) -> list[int]:
         """The tokens with which the parent goes on, one result for each child, in order."""

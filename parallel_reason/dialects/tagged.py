@@ -2,13 +2,26 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from parallel_reason.dialects.base import ChildResult, Insert, Rewrite, Stops, ids_of
+from parallel_reason.dialects.answers import answer_ids, inside_last, without_lone_ends
+from parallel_reason.dialects.base import (
+    Action,
+    ChildResult,
+    ChildSpec,
+    Continue,
+    Finish,
+    Insert,
+    Rewrite,
+    StartFork,
+    Stops,
+    ThreadView,
+    ids_of,
+)
 from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.options import option_names
 from parallel_reason.dialects.tags import Tags
@@ -73,6 +86,16 @@ class Tagged(ABC):
         """Whether a child wrote its own closing tag."""
         return child.ended == "stop"
 
+    def answer(self, view: ThreadView) -> str | None:
+        """All that a root sampled after its last join, without closing tags that close nothing in it."""
+        return without_lone_ends(self.vocabulary.decode(answer_ids(view)), self.tags).strip() or None
+
+    def answer_inside(self, view: ThreadView, name: str) -> str | None:
+        """What stands in the last tag ``name`` after the last join; without one, `Tagged.answer`."""
+        text = self.vocabulary.decode(answer_ids(view))
+        inside = inside_last(text, self.tags[name], self.tags[f"{name}_end"])
+        return Tagged.answer(self, view) if inside is None else inside
+
     def stops_at(self, *names: str) -> Stops:
         """Stops at the tags with these names."""
         return self.vocabulary.stops(names)
@@ -80,7 +103,7 @@ class Tagged(ABC):
     def text_after_last(self, ids: list[int], name: str) -> str | None:
         """The text that follows the last tag ``name``; None if there is none."""
         if self.vocabulary.ids is None:  # a token may hold the end of the tag and the text after it
-            _, found, after = self.vocabulary.text_and_ends(ids)[0].rpartition(self.tags[name])
+            _, found, after = self.vocabulary.decode(ids).rpartition(self.tags[name])
             return after if found else None
         stops = (match.stop for match in reversed(self.vocabulary.matches(ids)) if match.name == name)
         stop = next(stops, None)
@@ -93,6 +116,13 @@ _NUMBER = r"([0-9]+(?:\.[0-9]+)*)"
 def item_numbers(text: str, item: str) -> list[str]:
     """The number of each list item that begins with the tag ``item``, as text: ``<Outline> 1.2:`` gives ``1.2``."""
     return re.findall(rf"{re.escape(item)}\s*{_NUMBER}\s*:", text)
+
+
+def fork_at_start(view: ThreadView, headers: Iterable[tuple[int, ...]]) -> Action:
+    """Fork before the first token of the root, into a child a header; every other stop ends its thread."""
+    if view.stopped_at != "start":
+        return Finish()
+    return Continue() if view.depth else StartFork(tuple(ChildSpec((Insert(header),)) for header in headers))
 
 
 def write_at_end(child: ChildResult, ids: tuple[int, ...]) -> Rewrite:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
+from parallel_reason.dialects.quotes import quoted_at
 from parallel_reason.errors import ModelError
 from parallel_reason.text import TextStream, decode
 
@@ -90,6 +91,15 @@ class Tags:
                 place += 1
             found.append(TagMatch(self._name_of_literal[match.group()], start, place + 1))
         return found
+
+    def meant(self, ids: list[int]) -> list[TagMatch]:
+        """Every tag in ``ids`` that is not quoted there, in order; see `quotes`."""
+        matches = self.matches(ids)
+        if not matches:
+            return []
+        text, ends = self.text_and_ends(ids)
+        places = [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
+        return [match for match, quoted in zip(matches, quoted_at(text, places), strict=True) if not quoted]
 
     def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
         """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""

@@ -9,11 +9,14 @@ from parallel_reason.trace.view import TokenTable, View
 
 @dataclass(eq=False, slots=True)
 class LiveFork:
-    """A fork of a live thread; see `Fork`."""
+    """A fork of a live thread; see `Fork`, and `StartFork` for its key."""
 
     at: int
     join_rule: JoinRule
     shares_prefix: bool
+    key: str | None = None
+    waited: bool = True
+    joined_at: int | None = None
     children: "list[LiveThread]" = field(default_factory=list)
 
 
@@ -96,7 +99,22 @@ class LiveThread:
     def thread_view(self) -> ThreadView:
         """What a dialect is given of it."""
         ids, _ = self.context
-        return ThreadView(self.depth, ids, self.sampled, self.sampled_before_join, self.joins, self.stopped_at)
+        beside = [fork for fork in self.forks if fork.key is not None]
+        return ThreadView(
+            depth=self.depth,
+            ids=ids,
+            sampled=self.sampled,
+            sampled_before_join=self.sampled_before_join,
+            joins=self.joins,
+            stopped_at=self.stopped_at,
+            since_join=self.floor,
+            forked=tuple(str(fork.key) for fork in beside),
+            joined=tuple(str(fork.key) for fork in beside if fork.waited),
+        )
+
+    def beside(self, key: str) -> LiveFork:
+        """The fork with a key; raises KeyError if there is none, or it has joined."""
+        return {fork.key: fork for fork in self.forks if not fork.waited}[key]
 
     def result(self) -> ChildResult:
         """What a dialect is given of it when it has ended."""
@@ -133,6 +151,8 @@ def _record(thread: LiveThread, parent: int | None, numbers: dict[LiveThread, in
             at=fork.at,
             join_rule=fork.join_rule,
             shares_prefix=fork.shares_prefix,
+            waited=fork.waited,
+            joined_at=fork.joined_at,
             children=[numbers[child] for child in fork.children],
         )
         for fork in thread.forks

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Reject, Rewrite, StartFork, ids_of
+from parallel_reason.dialects.base import ChildSpec, Dialect, Insert, Join, Reject, Rewrite, StartFork, ids_of
 from parallel_reason.dialects.checks import Problem
 from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.tags import Tags
@@ -113,10 +113,11 @@ class Reader:
         if stopped and self.join_block(live, start):
             return False
         if self.form.opens_child:
-            for match in self.tags.matches(self.ids[start : self.at]):
-                if match.name in self.form.opens_child:
+            before = live.sampled[live.sampled_before_join :]
+            for match in self.tags.meant([*before, *self.ids[start : self.at]]):
+                if match.name in self.form.opens_child and match.start >= len(before):
                     what = f"{self.tags.literals[match.name]} begins no child of a fork"
-                    self.breaks.append(Problem(start + match.start, what))
+                    self.breaks.append(Problem(start + match.start - len(before), what))
         transitions.sample(live, transitions.Sample(self.ids[start : self.at]))
         if stopped:
             live.stopped_at = transitions.stopped_at(token, stops, self.eos_ids)
@@ -139,9 +140,9 @@ class Reader:
 
     def step(self, live: LiveThread) -> bool:
         """Apply what the dialect says; whether the thread samples on."""
-        action = self.unbounded.step(live.thread_view())
+        action = transitions.next_action(self.unbounded, live, self.tokenizer)
         if not isinstance(action, StartFork) or all(self.match(child.header) is None for child in action.children):
-            action = self.dialect.step(live.thread_view())
+            action = transitions.next_action(self.dialect, live, self.tokenizer)
         if isinstance(action, StartFork):
             if self.at == len(self.ids) or live.depth == DEEPEST:
                 reason = "the text ends" if self.at == len(self.ids) else f"nested {DEEPEST} deep"
@@ -150,6 +151,8 @@ class Reader:
                     self.notes.append(Problem(max(0, self.at - 1), "a fork without children"))
                 return False
             return self.fork(live, action)
+        if isinstance(action, Join):
+            return self.join(live, live.beside(action.key), [])
         if isinstance(action, Rewrite):
             self.read(action.inserts)
         if isinstance(action, Reject):
@@ -159,14 +162,14 @@ class Reader:
         )
 
     def fork(self, live: LiveThread, action: StartFork) -> bool:
-        """Read the children and the join; whether the parent samples on."""
+        """Read the children, and the join if it follows them; whether the parent samples on."""
         inserts = self.read(action.inserts)
         headers = [self.text(child.header) for child in action.children]
         if self.keeps and not any(header[:1].isspace() for header in headers):
             inserts = (*inserts, Insert(tuple(self.blanks())))
         moved = len(ids_of(action.inserts)) - len(ids_of(inserts)) if self.overlaid else 0
         transitions.rewrite(live, Rewrite(action.take_back, inserts))
-        fork = transitions.fork(live, self.dialect.join_rule, self.dialect.shares_prefix)
+        fork = transitions.fork(live, self.dialect.join_rule, self.dialect.shares_prefix, key=action.key)
         awaited, pieces = _Awaited(self.form, action.children), list[_Piece]()
         lead: list[int] = []
         while (number := self.next_child(awaited, len(pieces))) is not None:
@@ -183,11 +186,7 @@ class Reader:
             self.at -= len(pieces[-1].blanks)  # those before the join are the join's
         missing = [headers[number].strip() for number in awaited.missing(len(pieces))]
         self.breaks += [Problem(self.at, f"no child that begins {header!r}") for header in missing]
-        if self.at == len(self.ids):
-            transitions.end(live, "length", "the text ends")
-            self.notes.append(Problem(max(0, self.at - 1), "the text ends before the join"))
-            return False
-        return self.join(live, fork, pieces)
+        return True if action.key is not None else self.join(live, fork, pieces)
 
     def next_child(self, awaited: _Awaited, read: int) -> int | None:
         """Which child follows, no more waited for; None if none does."""
@@ -204,6 +203,10 @@ class Reader:
 
     def join(self, live: LiveThread, fork: LiveFork, pieces: Sequence[_Piece]) -> bool:
         """Read a join; whether the parent samples on."""
+        if self.at == len(self.ids):
+            transitions.end(live, "length", "the text ends")
+            self.notes.append(Problem(max(0, self.at - 1), "the text ends before the join"))
+            return False
         graft = self.dialect.join_rule == "graft"
         continuation = self.dialect.join(live.thread_view(), [child.result() for child in fork.children])
         closes = continuation.closes or (Rewrite(),) * len(pieces)

@@ -17,6 +17,7 @@ from parallel_reason.dialects.base import (
     Continuation,
     Dialect,
     Insert,
+    Join,
     Rewrite,
     StartFork,
     ids_of,
@@ -34,7 +35,7 @@ from parallel_reason.runtime.events import (
     ThreadStarted,
     TokensSampled,
 )
-from parallel_reason.runtime.live_thread import LiveThread
+from parallel_reason.runtime.live_thread import LiveFork, LiveThread
 from parallel_reason.runtime.requests import End, ThreadRequests
 from parallel_reason.runtime.running import RunningThread
 from parallel_reason.sampling import SamplingParams
@@ -51,7 +52,7 @@ class RunResult:
 
     Attributes:
         root: the tree of live threads, all of which have ended.
-        answer: all that the root sampled after its last join; None if it did not finish.
+        answer: as the dialect reads it; None if the root did not finish, or has none.
         errors: what was raised, as ``Type: message``.
         wall_s, first_token_s: see `Ledger`; ``kv_blocks`` too.
     """
@@ -102,6 +103,7 @@ class TraceRun:
         self._started = 0.0
         self._first_token: float | None = None
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._beside = asyncio.TaskGroup()
 
     async def run(self) -> RunResult:
         """Run to the end; raises only if its task is cancelled."""
@@ -111,7 +113,8 @@ class TraceRun:
             late = self.limits.name("deadline_s")
             alarm = asyncio.get_running_loop().call_later(self.limits.deadline_s, self.cancel, late)
         try:
-            await self._run_thread(self.root)
+            async with self._beside:
+                await self._run_thread(self.root)
         finally:
             if alarm:
                 alarm.cancel()
@@ -119,16 +122,29 @@ class TraceRun:
             for thread in self.root.below():
                 thread.kv.release()
             self._blocks.close()
+        return RunResult(
+            self.root.live, self._answer(), self._requests.errors, self._now(), self._first_token, self._blocks.most
+        )
+
+    def _answer(self) -> str | None:
+        """What the dialect reads in the root; what it raises is noted."""
         live = self.root.live
-        answered = [i for i in live.sampled[live.sampled_before_join :] if i not in self.engine.eos_ids]
-        answer = decode(self.engine.tokenizer, answered).strip() if live.status == "finished" and answered else None
-        if answer and live.stopped_by_caller and (stop := live.stop_reason.strip()):
-            answer = answer.rpartition(stop)[0].strip() if stop in answer else answer
-        return RunResult(live, answer, self._requests.errors, self._now(), self._first_token, self._blocks.most)
+        if live.status != "finished":
+            return None
+        try:
+            answer = self.dialect.answer(live.thread_view()) or None
+        except Exception as error:  # of a dialect of another package
+            self._failure(live, error)
+            return None
+        stop = live.stop_reason.strip() if live.stopped_by_caller else ""
+        return answer.rpartition(stop)[0].strip() if answer and stop and stop in answer else answer
 
     def cancel(self, reason: str) -> None:
         """Stop the trace soon, with all its threads; what they wrote is kept."""
-        task = asyncio.ensure_future(self._cancel([self.root], reason))
+        self._cancel_soon([self.root], reason)
+
+    def _cancel_soon(self, threads: list[RunningThread], reason: str) -> None:
+        task = asyncio.ensure_future(self._cancel(threads, reason))
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 
@@ -146,6 +162,8 @@ class TraceRun:
         finally:
             if thread.dealer is not None:
                 thread.dealer.end(thread.number)
+        if thread.beside:
+            self._cancel_soon(thread.beside, f"thread {live.label} ended before it joined")
         if not self.engine.capabilities.graft:
             self._blocks.give_back(thread.blocks)
         transitions.note_failed_blocks(live, self.dialect, self.engine.tokenizer)
@@ -176,9 +194,13 @@ class TraceRun:
     async def _step(self, thread: RunningThread) -> bool:
         """Apply what the dialect says of a thread that stopped; whether it samples on."""
         live = thread.live
-        action = self.dialect.step(live.thread_view())
+        action = transitions.next_action(self.dialect, live, self.engine.tokenizer)
         if isinstance(action, StartFork):
-            return await self._may_fork(thread) and await self._fork(thread, action)
+            if not await self._may_fork(thread):
+                return False
+            return await self._fork(thread, action) if action.key is None else self._fork_beside(thread, action)
+        if isinstance(action, Join):
+            return await self._join_beside(thread, action)
         reason = transitions.stop_text(live.sampled, self.dialect.stops(live.depth), self.engine.tokenizer)
         return transitions.apply(live, action, reason, self._now())
 
@@ -223,6 +245,11 @@ class TraceRun:
         if end is not None:
             transitions.end(live, *end)
             return False
+        return self._go_on(thread, fork, continuation)
+
+    def _go_on(self, thread: RunningThread, fork: LiveFork, continuation: Continuation) -> bool:
+        """Join a fork all of whose children have ended; whether the parent samples on."""
+        live = thread.live
         transitions.join(live, fork)
         transitions.write(live, continuation.inserts, self._now())
         if self.emit:
@@ -231,6 +258,39 @@ class TraceRun:
         if continuation.ends is not None:
             transitions.end(live, "finished", continuation.ends)
         return continuation.ends is None
+
+    def _fork_beside(self, thread: RunningThread, action: StartFork) -> bool:
+        """Start children and let the parent sample on."""
+        live = thread.live
+        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self._now())
+        fork = transitions.fork(
+            live, self.dialect.join_rule, self.dialect.shares_prefix, action.children, self._now(), action.key
+        )
+        for child in fork.children[self.limits.children :]:
+            self._never_ran(child, self.limits.name("children"))
+        may_fork = live.depth + 1 < self.limits.depth
+        for started in thread.start_beside(fork, self.limits.children, may_fork=may_fork):
+            started.cancelled = thread.cancelled
+            started.task = self._beside.create_task(self._run_beside(started))
+        return True
+
+    async def _run_beside(self, thread: RunningThread) -> None:
+        """Run a thread to its end; its parent, which goes on meanwhile, needs nothing of its KV."""
+        await self._run_thread(thread)
+        thread.kv.release()
+        self._blocks.give_back(thread.blocks)
+
+    async def _join_beside(self, thread: RunningThread, action: Join) -> bool:
+        """Wait for the children of an earlier fork, and join; whether the parent samples on."""
+        live, started = thread.live, self._now()
+        fork = live.beside(action.key)
+        tasks = [child.task for child in thread.beside if child.live in fork.children and child.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        live.waiting_s += self._now() - started
+        continuation = self.dialect.join(live.thread_view(), [child.result() for child in fork.children])
+        thread.join_beside(fork)
+        return self._go_on(thread, fork, continuation)
 
     async def _run_children(self, thread: RunningThread) -> None:
         """All children that the limits allow, at once; the rest end as cancelled."""

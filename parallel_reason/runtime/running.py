@@ -1,5 +1,6 @@
 """A live thread together with what it uses on an engine while it runs."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from parallel_reason.engines.admission import ThreadBlocks, TraceBlocks
@@ -77,6 +78,7 @@ class RunningThread:
         dealer, number: what its siblings share of these bounds, and which of them it is; None for the root.
         blocks, kv: what it holds on the engine.
         children: of its newest fork, while that has not joined.
+        beside: children of forks that it did not wait for and has not joined, which run in a ``task`` of their own.
         cancelled: why it is to stop, once somebody cancelled it.
         request: the id of its request that runs; ``stopped`` whether the last one ended at a stop.
         text: its tokens as text so far, for who watches.
@@ -89,6 +91,8 @@ class RunningThread:
     blocks: ThreadBlocks = field(default_factory=ThreadBlocks)
     kv: HeldKV = field(default_factory=HeldKV)
     children: "list[RunningThread]" = field(default_factory=list)
+    beside: "list[RunningThread]" = field(default_factory=list)
+    task: "asyncio.Task[None] | None" = None
     cancelled: str | None = None
     request: str | None = None
     stopped: bool = False
@@ -116,7 +120,31 @@ class RunningThread:
                     kv=self.kv.fork(fork.shares_prefix),
                 )
             )
-        self.left = Allotment(None if self.left.tokens is None else 0, 0)
+        self.left.tokens, self.left.forks = None if self.left.tokens is None else 0, 0
+
+    def start_beside(self, fork: LiveFork, allowed: int, *, may_fork: bool) -> "list[RunningThread]":
+        """Children that run while this thread goes on. It deals what is left among itself and them.
+
+        Args:
+            allowed: how many of them run.
+            may_fork: whether they may fork, and so get a part of the forks that are left.
+        """
+        running = fork.children[:allowed]
+        mine, *parts = DealtAllotments(self.left, 1 + len(running)).each
+        if not may_fork:
+            mine.forks, parts = self.left.forks, [Allotment(part.tokens, 0) for part in parts]
+        self.left.tokens, self.left.forks = mine.tokens, mine.forks
+        started = [RunningThread(live=child, left=part) for child, part in zip(running, parts, strict=True)]
+        self.beside += started
+        return started
+
+    def join_beside(self, fork: LiveFork) -> None:
+        """Take over what the children of a fork leave, all of which have ended."""
+        for child in [child for child in self.beside if child.live in fork.children]:
+            if self.left.tokens is not None:
+                self.left.tokens += child.left.tokens or 0
+            self.left.forks += child.left.forks
+            self.beside.remove(child)
 
     def join_children(self, rule: JoinRule, born: int, blocks: TraceBlocks) -> None:
         """Take over what the children leave; called before the live thread joins.
@@ -140,12 +168,13 @@ class RunningThread:
             self.kv.take_over(child.kv)
             self.blocks.borrowed += child.blocks.blocks + child.blocks.borrowed
         if self.children and (dealer := self.children[0].dealer) is not None:
-            self.left = dealer.rest()
+            rest = dealer.rest()
+            self.left.tokens, self.left.forks = rest.tokens, rest.forks
         self.children = []
 
     def below(self) -> "list[RunningThread]":
         """It and all threads below it that run. Without recursion."""
         found = [self]
         for thread in found:
-            found.extend(thread.children)
+            found.extend([*thread.children, *thread.beside])
         return found

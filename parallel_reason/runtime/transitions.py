@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_reason.dialects.base import (
+    Action,
     ChildSpec,
     Continue,
     Dialect,
@@ -20,6 +21,7 @@ from parallel_reason.dialects.base import (
     Stops,
 )
 from parallel_reason.dialects.checks import failed_blocks
+from parallel_reason.dialects.quotes import is_quoted
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.runtime.live_thread import LiveFork, LiveThread
 from parallel_reason.text import StopTexts, decode, reach
@@ -78,7 +80,8 @@ def sample(thread: LiveThread, sampled: Sample) -> None:
     """Add sampled tokens; they extend the newest span unless something came in between, or the weights changed."""
     for part, version in sampled.parts():
         ids = list(sampled.ids[part])
-        places = [fork.at for fork in thread.forks] + [fork.at for fork in thread.malformed]
+        places = [place for fork in thread.forks for place in (fork.at, fork.joined_at)]
+        places += [fork.at for fork in thread.malformed]
         newest = thread.spans[-1] if thread.spans and len(thread.spans) not in places else None
         if newest is None or newest.origin != "sampled" or newest.policy_version != version:
             newest = Span(ids=[], origin="sampled", started_s=sampled.started_s, policy_version=version)
@@ -150,10 +153,21 @@ def apply(thread: LiveThread, action: Continue | Finish | Reject | Rewrite, stop
 
 
 def fork(
-    thread: LiveThread, rule: JoinRule, shares_prefix: bool, children: Iterable[ChildSpec] = (), now: float = 0.0
+    thread: LiveThread,
+    rule: JoinRule,
+    shares_prefix: bool,
+    children: Iterable[ChildSpec] = (),
+    now: float = 0.0,
+    key: str | None = None,
 ) -> LiveFork:
-    """Fork a thread into children, each with its header written."""
-    started = LiveFork(len(thread.spans), rule, shares_prefix)
+    """Fork a thread into children, each with its header written; with a key, the thread samples on beside them.
+
+    Raises:
+        ValueError: an earlier fork has this key, or the join rule is not ``message``.
+    """
+    if key is not None and (rule != "message" or key in (fork.key for fork in thread.forks)):
+        raise ValueError(f"a thread cannot go on beside a fork that joins by {rule} under the key {key!r}")
+    started = LiveFork(len(thread.spans), rule, shares_prefix, key, waited=key is None)
     thread.forks.append(started)
     for child in children:
         add_child(thread, started, child, now)
@@ -180,6 +194,8 @@ def add_child(thread: LiveThread, started: LiveFork, child: ChildSpec, now: floa
 
 def join(thread: LiveThread, joined: LiveFork) -> None:
     """See what the join rule lets a thread see of its children, all of which have ended."""
+    if joined.key is not None:
+        joined.waited, joined.joined_at = True, len(thread.spans)
     children = joined.children
     ends = [(child.view, child.ran) for child in children]
     if joined.join_rule == "relinearise" and children and children[0].ran:
@@ -209,6 +225,19 @@ def note_failed_blocks(thread: LiveThread, dialect: Dialect, tokenizer: Any) -> 
 def _add(thread: LiveThread, span: Span) -> None:
     thread.spans.append(span)
     thread.view = views.add(thread.table, thread.view, span.ids, shift=span.shift)
+
+
+def next_action(dialect: Dialect, thread: LiveThread, tokenizer: Any) -> Action:
+    """What a dialect says of a thread that stopped or has not started; a tag that the thread quotes is plain text."""
+    if thread.stopped_at == "stop":
+        own, stops = thread.sampled[thread.sampled_before_join :], dialect.stops(thread.depth)
+        by_text = not own or own[-1] not in stops.ids
+        before = decode(tokenizer, own if by_text else own[:-1])
+        if by_text:
+            before = before.rpartition(stop_text(own, stops, tokenizer))[0]
+        if is_quoted(before):
+            return Continue()
+    return dialect.step(thread.thread_view())
 
 
 def stopped_at(token: int, stops: Stops, eos_ids: frozenset[int]) -> StoppedAt:

@@ -4,6 +4,8 @@ Evaluations, rewards, the command line and pictures read these numbers; none of 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import itemgetter
 
 from parallel_reason.record import Record
 from parallel_reason.trace.thread import Thread
@@ -15,7 +17,8 @@ class Ledger(Record):
     Attributes:
         sampled_tokens: sampled by the model, over all threads; ``injected_tokens`` and ``prompt_tokens`` apart.
         critical_path_tokens: C(root), where C(thread) is its own sampled tokens and, for every fork that it waited
-            for, the largest C(child). Not the longest sequence.
+            for, the largest C(child). Where it sampled on while the children ran, the longer of the two counts. Not
+            the longest sequence.
         acceleration: sampled_tokens / critical_path_tokens; 1.0 without a fork.
         prefilled_tokens: context tokens that the engine took in, over all requests of the trace.
         cached_tokens: of these, served from the engine's prefix cache.
@@ -47,10 +50,25 @@ def critical_paths(threads: Sequence[Thread]) -> list[int]:
     """C(thread) of every thread: its own sampled tokens and, for every fork it waited for, the largest C(child)."""
     paths = [0] * len(threads)
     for number in range(len(threads) - 1, -1, -1):  # children stand after their parents
-        thread = threads[number]
-        below = (max((paths[child] for child in fork.children), default=0) for fork in thread.forks if fork.waited)
-        paths[number] = thread.tokens("sampled") + sum(below)
+        paths[number] = _critical_path(threads[number], paths)
     return paths
+
+
+def _critical_path(thread: Thread, paths: Sequence[int]) -> int:
+    """C of one thread, from those of all threads after it."""
+    own = [0, *accumulate(len(span.ids) if span.origin == "sampled" else 0 for span in thread.spans)]
+    waited, started = 0, {}  # by how much the path is longer than the thread's own tokens
+    forks = [(fork.at, fork) for fork in thread.forks if fork.waited]
+    joins = [(fork.joined_at, fork) for fork in thread.forks if fork.waited and fork.joined_at is not None]
+    for place, fork in sorted([*forks, *joins], key=itemgetter(0)):
+        longest = max((paths[child] for child in fork.children), default=0)
+        if fork.joined_at is None:
+            waited += longest
+        elif id(fork) not in started:
+            started[id(fork)] = own[place] + waited
+        else:
+            waited = max(waited, started[id(fork)] + longest - own[place])
+    return own[-1] + waited
 
 
 def tally(

@@ -79,6 +79,8 @@ class Fork(Record):
         join_rule: how the results came back.
         shares_prefix: whether the children saw the parent's tokens, or only their own header.
         waited: whether the parent waited for its children, and so has them on its critical path.
+        joined_at: how many spans of the parent came before the results, if it sampled on while the children ran; None
+            if it waited at the fork, or never.
         children: indices in `Trace.threads`, in the order in which the model wrote them.
     """
 
@@ -86,6 +88,7 @@ class Fork(Record):
     join_rule: JoinRule
     shares_prefix: bool = True
     waited: bool = True
+    joined_at: int | None = None
     children: list[int] = Field(default_factory=list)
 
 
@@ -125,6 +128,9 @@ class Thread(Record):
         places = [0, *(fork.at for fork in self.forks), len(self.spans)]
         if places != sorted(places):
             raise ValueError(f"thread {self.label}: forks at {places[1:-1]} of {len(self.spans)} spans")
+        for fork in self.forks:
+            if fork.joined_at is not None and not fork.at <= fork.joined_at <= len(self.spans):
+                raise ValueError(f"thread {self.label}: a fork at {fork.at} is joined at {fork.joined_at}")
         return self
 
     @property
