@@ -18,6 +18,7 @@ from tests.letters import byte_tokenizer
 
 FEW_SHOT = [name for name in names() if name.endswith("_few_shot")]
 FORKS_AT_START = ("parathinker", "ssft")
+SEEN_BY_ONE = ("apr", "async_think", "ssft")  # whose examples are what one thread sees, not a text of all threads
 UNRELEASED = ("async_think",)  # no checkpoint and no code was published
 
 
@@ -80,7 +81,7 @@ def test_every_dialect_has_a_published_prompt_and_worked_examples(dialect):
     assert bool(published) == (dialect not in UNRELEASED)
 
 
-@pytest.mark.parametrize("name", [name for name in FEW_SHOT if name != "apr_few_shot"])
+@pytest.mark.parametrize("name", [name for name in FEW_SHOT if name.removesuffix("_few_shot") not in SEEN_BY_ONE])
 def test_worked_examples_are_texts_of_the_dialect_in_which_threads_fork_and_end(name):
     dialect = load(name).dialect
     tokenizer = bytes_of(dialect)
@@ -94,12 +95,16 @@ def test_worked_examples_are_texts_of_the_dialect_in_which_threads_fork_and_end(
         assert {thread.status for thread in trace.threads} == {"finished"}
 
 
+def seen(thread, tokenizer):
+    """The text of a thread after its prompt, without what was taken back."""
+    ids = []
+    for span in thread.spans:
+        ids = ids[: len(ids) - span.taken_back] + (span.ids if span.origin != "prompt" else [])
+    return tokenizer.decode(ids)
+
+
 def test_aprs_worked_examples_are_a_call_that_forks_and_what_a_run_makes_of_one():
     call_text, joined = replies("apr_few_shot")
-    tokenizer = bytes_of("apr")
-    grammar = bound("apr", tokenizer)
-    ids = tokenizer.encode(load("apr_few_shot").render("?")[0]["content"] + "\n" + call_text + "<eos>")
-    assert [problem.what for problem in problems(grammar, tokenizer, [], ids)] == ["a fork without children"]
     before, _, after = joined.partition("<Sub Searches>\n")
     solution = after.partition("#0,0>\n")[2].partition("\n<No Solution")[0]
     texts = {
@@ -108,8 +113,24 @@ def test_aprs_worked_examples_are_a_call_that_forks_and_what_a_run_makes_of_one(
         "0.1": ["\n10,9 unequal: No Solution"],
     }
     trace = run("apr_few_shot", texts)
-    kept = "".join(tokenizer.decode(span.ids[: len(span.ids) - span.taken_back]) for span in trace.root.spans[1:])
-    assert "".join(kept.removesuffix("<eos>").split()) == "".join(joined.split())
+    kept = seen(trace.root, bytes_of("apr")).removesuffix("<eos>")
+    assert "".join(kept.split()) == "".join(joined.split())
+
+
+def test_async_thinks_worked_examples_are_what_an_organizer_sees():
+    for text in replies("async_think_few_shot"):
+        results = re.findall(r"<JOIN-.>(.*?)</JOIN-.>", text)
+        workers = {f"0.{number}": [f"It is <RETURN>{result}</RETURN>"] for number, result in enumerate(results)}
+        trace = run("async_think_few_shot", {"0": [re.sub(r"(<JOIN-.>).*?</JOIN-.>", r"\1", text)], **workers})
+        assert (seen(trace.root, bytes_of("async_think")), len(trace.threads)) == (text, 3)
+
+
+def test_ssfts_worked_examples_are_what_a_thread_writes():
+    for number, text in enumerate(replies("ssft_few_shot")):
+        header, _, said = text.partition("\n")
+        trace = run("ssft_few_shot", {"0.0": [said], "0.1": [said]})
+        assert seen(trace.threads[number + 1], bytes_of("ssft")) == f"{header}\n{said}<eos>"
+        assert seen(trace.root, bytes_of("ssft")) in text
 
 
 @pytest.mark.parametrize("name", FEW_SHOT)
@@ -118,7 +139,7 @@ def test_tags_in_the_prompt_do_not_fork_and_the_same_tags_written_do(name):
     assert len(quiet.root.forks) == (load(name).dialect in FORKS_AT_START)
     assert quiet.ledger.malformed_forks == 0
     [first, *_] = replies(name)
-    assert len(run(name, {"0": [first]}).root.forks) >= 1
+    assert len(run(name, {"0": [first + "<eos>"]}).root.forks) >= 1
 
 
 @pytest.mark.parametrize("name", FEW_SHOT)
