@@ -3,6 +3,7 @@
 import asyncio
 import re
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -193,6 +194,16 @@ def test_published_prompts_are_literal(name):
 @pytest.mark.parametrize("name", DIGESTS)
 def test_long_published_prompts_are_the_published_bytes(name):
     assert sha256(content(name).encode()).hexdigest() == DIGESTS[name]
+
+
+def test_the_page_names_every_prompt_and_its_example_is_one(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "prompts.md").read_text()
+    assert set(names()) <= set(re.findall(r"`(\w+)`", page))
+    (tmp_path / "mine.toml").write_text(*re.findall(r"^```toml\n(.*?)^```", page, re.S | re.M))
+    assert load(tmp_path / "mine.toml", dialect="npr").render("Q?")[0] == {
+        "role": "system",
+        "content": "You are brief.",
+    }
 
 
 # Choosing one.
