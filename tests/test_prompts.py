@@ -241,6 +241,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(given):
         "{{ lipsum() }}", "{{ self }}{{ cycler() }}", "{{ problem", "{% if problem %}", "{% for a in problem %}"
         "{{ loop.cycle }}{% endfor %}", "{{ " + "(" * 5000 + "problem" + ")" * 5000 + " }}",
         "{% if problem %}" * 150 + "{% endif %}" * 150, "{{ _x__.a }}",
+        "{{ " + "9" * 5000 + " }}",
     ],
 )  # fmt: skip
 def test_what_a_hostile_file_asks_for_is_refused_when_it_is_read(tmp_path, text):

@@ -58,7 +58,7 @@ def _compiled(source: str) -> tuple[Template, frozenset[str]]:
         for node in tree.find_all(nodes.Node):
             _check(node)
         return _ENVIRONMENT.from_string(source), frozenset(meta.find_undeclared_variables(tree))
-    except (TemplateError, RecursionError, SyntaxError) as error:  # the last two of blocks that nest too deep
+    except (TemplateError, RecursionError, SyntaxError, ValueError) as error:  # nested too deep; a number too long
         raise InputError(f"not a template: {first_line(error)}") from None
 
 
