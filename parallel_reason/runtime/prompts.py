@@ -13,6 +13,8 @@ from parallel_reason.runtime.chat import ChatOptions, templated
 from parallel_reason.text import decode
 from parallel_reason.trace import Message
 
+__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "render"]
+
 Prompt = str | list[int] | list[Message]
 
 
