@@ -1,4 +1,4 @@
-"""An installed wheel, without the checkout, runs `generate`."""
+"""An installed wheel, without the checkout, has its prompts and runs `generate`."""
 
 import subprocess
 import sys
@@ -21,9 +21,13 @@ def test_a_wheel_carries_the_model_and_runs(tmp_path):
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, timeout=300)
-    code = "import parallel_reason as p; (t,) = p.generate('22,26,31,53=27'); print(p.__file__, t.answer)"
+    code = (
+        "import parallel_reason as p; from parallel_reason.prompts import load, names; problem = '22,26,31,53=27'; "
+        "(t,) = p.generate(load('spawn_join').render(problem)); print(p.__file__, t.answer, *names())"
+    )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    file, answer = done.stdout.split()
+    file, answer, *prompts = done.stdout.split()
     assert file.startswith(str(tmp_path))
     assert answer.endswith("=27")
+    assert prompts == sorted(path.stem for path in (ROOT / "prompts").glob("*.toml"))

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
-from jinja2 import TemplateError
-
 from parallel_reason.engines.base import Engine
-from parallel_reason.errors import InputError, first_line
+from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
+from parallel_reason.prompts import PromptTemplate
+from parallel_reason.runtime.chat import ChatOptions, templated
 from parallel_reason.text import decode
 from parallel_reason.trace import Message
+
+__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "render"]
 
 Prompt = str | list[int] | list[Message]
 
@@ -31,32 +34,59 @@ class RenderedPrompt:
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt, or a sequence of them, as a list.
+    """One prompt, or a sequence of them, as a list. Arrays and tuples of token ids become lists.
 
     Raises:
         InputError: neither.
     """
-    if isinstance(prompts, str):
-        return [prompts]
-    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
+    given = _plain(prompts)
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Sequence) or isinstance(given, bytes):
         raise InputError(f"prompts are texts, lists of token ids or lists of chat messages, not {prompts!r:.60}")
-    if prompts and isinstance(prompts[0], int | dict):
-        return [cast(Prompt, list(prompts))]
-    return [cast(Prompt, list(prompt) if isinstance(prompt, tuple) else prompt) for prompt in prompts]
+    if given and isinstance(given[0], Integral | dict):
+        return [cast(Prompt, list(given))]
+    return [cast(Prompt, _plain(prompt)) for prompt in given]
 
 
-def render(prompt: Prompt, engine: Engine, limits: Limits) -> RenderedPrompt:
+def _plain(value: Any) -> Any:
+    """Arrays of numpy and torch, and tuples, as lists; all else as it is."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def render(
+    prompt: Prompt,
+    engine: Engine,
+    limits: Limits,
+    *,
+    template: PromptTemplate | None = None,
+    chat: ChatOptions | None = None,
+) -> RenderedPrompt:
     """A prompt as text and as token ids.
 
+    Args:
+        template: the prompt is a problem, a text, that is put into it.
+        chat: how the chat template is applied; with it, a text is one message of the user.
+
     Raises:
-        InputError: it is empty, of another type, not in the vocabulary, or leaves no room to answer.
+        InputError: it is empty, of another type, not in the vocabulary, or leaves no room to answer; or the template
+            or the options do not fit it.
     """
+    suffix = ""
+    if template is not None:
+        prompt, chat, suffix = _filled(template, prompt, chat)
+    elif chat is not None and isinstance(prompt, str) and prompt.strip():
+        prompt = [{"role": "user", "content": prompt}]
     if isinstance(prompt, str):
         rendered = RenderedPrompt(prompt, _encoded(prompt, engine) if prompt.strip() else [])
-    elif isinstance(prompt, list) and all(isinstance(item, int) for item in prompt):
-        rendered = _ids(prompt, engine)  # type: ignore[arg-type]
+    elif isinstance(prompt, list) and all(isinstance(item, Integral) and not isinstance(item, bool) for item in prompt):
+        if chat is not None and prompt:
+            raise InputError("chat options go with chat messages or a text, not with token ids")
+        rendered = _ids(cast(list[int], prompt), engine)
     elif isinstance(prompt, list) and all(isinstance(item, dict) for item in prompt):
-        rendered = _chat(prompt, engine)  # type: ignore[arg-type]
+        rendered = _chat(cast(list[Message], prompt), engine, chat or ChatOptions(), suffix)
     else:
         raise InputError(f"a prompt is a text, a list of token ids or a list of chat messages, not {prompt!r:.60}")
     if not rendered.ids:
@@ -70,17 +100,37 @@ def render(prompt: Prompt, engine: Engine, limits: Limits) -> RenderedPrompt:
     return rendered
 
 
+def _filled(
+    template: PromptTemplate, problem: Prompt, chat: ChatOptions | None
+) -> tuple[Prompt, ChatOptions | None, str]:
+    """A template with the problem in it, the options under which it is rendered, and how the reply begins."""
+    if isinstance(problem, str) and not problem.strip():
+        raise InputError("the prompt is empty")
+    prompt = template.render(cast(str, problem))
+    if isinstance(prompt, str):
+        if chat is not None:
+            raise InputError(f"prompt {template.name!r} is a raw text, which takes no chat options")
+        return prompt, None, ""
+    chat = chat or ChatOptions()
+    merged = {**template.chat_template_kwargs, **chat.chat_template_kwargs}
+    return prompt, chat.model_copy(update={"chat_template_kwargs": merged}), template.suffix
+
+
 def _encoded(text: str, engine: Engine, **options: Any) -> list[int]:
-    """A text as token ids; its special tokens count as text of the prompt."""
+    """A text as token ids; its special tokens count as text of the prompt, and its begin of sentence is not doubled."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
             f"character {error.start} of the prompt is half of a character ({text[error.start]!r}): give valid Unicode"
         ) from None
-    ids = list(engine.tokenizer.encode(text, **options))
-    unknown = engine.tokenizer.unk_token_id
-    if unknown is not None and ids.count(unknown) > text.count(engine.tokenizer.unk_token):
+    tokenizer = engine.tokenizer
+    ids = list(tokenizer.encode(text, **options))
+    begins = tokenizer.bos_token_id
+    if begins is not None and ids[:2] == [begins, begins] and text.count(tokenizer.bos_token) < ids.count(begins):
+        ids = ids[1:]
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and ids.count(unknown) > text.count(tokenizer.unk_token):
         raise InputError(f"{engine.model} has no token for a part of the prompt {text!r:.60}")
     return ids
 
@@ -89,21 +139,14 @@ def _ids(ids: list[int], engine: Engine) -> RenderedPrompt:
     wrong = next((token for token in ids if not 0 <= token < engine.vocabulary), None)
     if wrong is not None:
         raise InputError(f"token id {wrong} is outside the vocabulary of {engine.model}, 0 to {engine.vocabulary - 1}")
-    return RenderedPrompt(decode(engine.tokenizer, ids), [int(token) for token in ids])
+    ids = [int(token) for token in ids]
+    return RenderedPrompt(decode(engine.tokenizer, ids), ids)
 
 
-def _chat(messages: list[Message], engine: Engine) -> RenderedPrompt:
+def _chat(messages: list[Message], engine: Engine, chat: ChatOptions, suffix: str) -> RenderedPrompt:
     if not messages:
         return RenderedPrompt("", [])
-    for number, message in enumerate(messages):
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str | list):
-            raise InputError(
-                f"chat message {number} is {message!r:.60}; it needs a text under 'role' and one under 'content'"
-            )
-    if not engine.tokenizer.chat_template:
-        raise InputError(f"{engine.model} has no chat template; give its prompt as a text")
-    try:
-        text = engine.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:  # the template is the model's own program
-        raise InputError(f"the chat template of {engine.model} refuses the messages: {first_line(error)}") from None
+    text = templated(messages, engine, chat)
+    begun = suffix.strip() and text.rstrip().endswith(suffix.strip())  # some templates write <think> themselves
+    text += "" if begun else suffix
     return RenderedPrompt(text, _encoded(text, engine, add_special_tokens=False), messages)
