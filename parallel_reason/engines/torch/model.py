@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from parallel_reason.engines.models import ADD_TOKENIZER, load_tokenizer
 from parallel_reason.engines.torch.attention import (
     IMPLEMENTATION,
     AttentionFunction,
@@ -64,11 +65,11 @@ class Model:
         wanted = dtype or ("float32" if place.type == "cpu" else "auto")
         if wanted != "auto" and not isinstance(getattr(torch, wanted, None), torch.dtype):
             raise InputError(f"unknown dtype {dtype!r}; there is float32, bfloat16, float16 and auto")
+        tokenizer = load_tokenizer(name, ADD_TOKENIZER)
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
             net = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, attn_implementation=IMPLEMENTATION).to(place)
-            tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(f"engine 'torch' cannot load {name!r}: {first_line(error)}") from error
         finally:
