@@ -129,6 +129,32 @@ def test_shards_stay_and_only_those_with_a_vocabulary_are_written_anew(tmp_path)
     assert before["chat_template.jinja"] == after["chat_template.jinja"]
 
 
+def test_only_the_weights_of_the_model_are_taken(tmp_path):
+    """Mistral's folders hold the same weights once more, in a format of their own."""
+    for shard in ("20KB", "1GB"):
+        source, out = tmp_path / f"model {shard}", tmp_path / f"out {shard}"
+        build(source, tied=False, shard=shard)
+        shutil.copy(next(source.glob("*.safetensors")), source / "consolidated.safetensors")
+        prepare(str(source), "npr", out, check=False)
+        assert not (out / "consolidated.safetensors").exists()
+        assert (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["../secret", "missing.safetensors", "/etc/passwd"])
+def test_an_index_that_names_another_file_is_refused(tmp_path, name):
+    source = tmp_path / "model"
+    build(source, tied=False, shard="20KB")
+    index = json.loads((source / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = name
+    (source / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"names '.*', which is no file in that folder"):
+        prepare(str(source), "npr", tmp_path / "out")
+    (source / INDEX).write_text("[]")
+    with pytest.raises(ModelError, match=r"index\.json of '.*' cannot be read"):
+        prepare(str(source), "npr", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("dialect", AS_TOKENS)
 def test_every_dialect_with_tokens_is_prepared_checked_and_recorded(tmp_path, dialect):
     source = build(tmp_path / "model")

@@ -1,5 +1,6 @@
 """The model that is prepared: a folder, a Hub id or a GGUF file, copied as safetensors into a new folder."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from parallel_reason.engines.models import check_model, load_tokenizer
 from parallel_reason.errors import InputError, ModelError, first_line
+from parallel_reason.prepare.rows import INDEX
 
 # What a model folder holds beside its weights; ``*.py`` is a model's own code, which only the user can allow to run.
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py", "*.md", "LICENSE*")
@@ -62,14 +64,13 @@ class Source:
         Raises:
             ModelError: the weights cannot be read.
         """
-        safetensors = not self.gguf and any(self.folder.glob("*.safetensors"))
-        if not safetensors:
+        weights = [] if self.gguf else _safetensors(self.folder)
+        if not weights:
             self._convert(folder)
         if not self.gguf:
-            for pattern in (*KEPT, *["*.safetensors"] * safetensors):
-                for file in self.folder.glob(pattern):
-                    if file.is_file() and (safetensors or not file.name.endswith(".index.json")):
-                        shutil.copy(file, folder / file.name)
+            kept = [file for pattern in KEPT for file in self.folder.glob(pattern) if file.is_file()]
+            for file in [*weights, *(file for file in kept if weights or not file.name.endswith(".index.json"))]:
+                shutil.copy(file, folder / file.name)
 
     def _convert(self, folder: Path) -> None:
         import torch
@@ -89,6 +90,25 @@ class Source:
         plain.tie_weights()
         plain.generation_config = model.generation_config
         plain.save_pretrained(folder, max_shard_size=SHARD)
+
+
+def _safetensors(folder: Path) -> list[Path]:
+    """The files of a folder that hold its weights, and not those of a copy in another format beside them.
+
+    Raises:
+        ModelError: its index names a file that is not there.
+    """
+    if not (folder / INDEX).is_file():
+        one = folder / "model.safetensors"
+        return [one] if one.is_file() else sorted(folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{INDEX} of {str(folder)!r} cannot be read: {first_line(error)}") from None
+    missing = next((name for name in names if Path(name).name != name or not (folder / name).is_file()), None)
+    if missing is not None:
+        raise ModelError(f"{INDEX} of {str(folder)!r} names {missing!r}, which is no file in that folder")
+    return [folder / name for name in names]
 
 
 def _downloaded(model: str) -> Path:
