@@ -129,6 +129,16 @@ def test_shards_stay_and_only_those_with_a_vocabulary_are_written_anew(tmp_path)
     assert before["chat_template.jinja"] == after["chat_template.jinja"]
 
 
+def test_a_tokenizer_with_more_tokens_than_rows_gets_rows_for_all(tmp_path):
+    size = len(byte_tokenizer())
+    build(tmp_path / "model", rows=size - 3)
+    done = prepare(str(tmp_path / "model"), "npr", tmp_path / "out")
+    assert (done.rows_before, done.rows) == (size - 3, size + 8)
+    before, after = (weights(folder)["model.embed_tokens.weight"] for folder in (tmp_path / "model", tmp_path / "out"))
+    for row in range(size - 3, size):
+        torch.testing.assert_close(after[row], before.mean(0))
+
+
 def test_only_the_weights_of_the_model_are_taken(tmp_path):
     """Mistral's folders hold the same weights once more, in a format of their own."""
     for shard in ("20KB", "1GB"):

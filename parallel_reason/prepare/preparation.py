@@ -137,7 +137,8 @@ def _write_config(folder: Path, record: PreparedFor, rows: int) -> None:
     """Write the record and the number of rows into ``config.json``; all else in it stays."""
     file = folder / "config.json"
     config = json.loads(file.read_bytes())
-    holder = config["text_config"] if "vocab_size" in config.get("text_config", {}) else config
+    of_text = config.get("text_config") or {}
+    holder = of_text if "vocab_size" in of_text else config
     if not isinstance(holder.get("vocab_size"), int):
         raise ModelError("config.json has no vocab_size")
     holder["vocab_size"] = rows

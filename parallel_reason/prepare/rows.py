@@ -39,7 +39,7 @@ def vocabulary_tensors(folder: Path) -> dict[str, str]:
     wanted = [(f"{names[id(inputs)]}.weight", True)]
     if output is not None:
         wanted.append((f"{names[id(output)]}.weight", not tied))
-        wanted.append((f"{names[id(output)]}.bias", output.bias is not None))
+        wanted.append((f"{names[id(output)]}.bias", getattr(output, "bias", None) is not None))
     files: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
@@ -109,8 +109,9 @@ def _with_rows(old: "Tensor", words: Mapping[int, list[int]]) -> "Tensor":
     rows = max(len(old), *(token + 1 for token in words)) if words else len(old)
     new = old.new_empty(rows, *old.shape[1:])
     new[: len(old)] = old
-    if len(old) < min(words, default=0):  # tokens of the tokenizer for which the model has no row
-        new[len(old) :] = old.float().mean(0)
+    unknown = [row for row in range(len(old), rows) if row not in words]  # tokens that the model has no row for
+    if unknown:
+        new[unknown] = old.float().mean(0).to(old.dtype)
     for token, pieces in words.items():
-        new[token] = old[pieces].float().mean(0)
+        new[token] = old[pieces].float().mean(0).to(old.dtype)
     return new
