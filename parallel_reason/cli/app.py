@@ -12,6 +12,7 @@ from parallel_reason.cli.console import PlainConsole, print_error
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
+from parallel_reason.cli.prepare import prepare
 from parallel_reason.cli.show_prompts import show_prompts
 from parallel_reason.cli.validate import validate
 from parallel_reason.errors import InputError, ParallelReasonError
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(demo)
+app.command()(prepare)
 app.command()(check)
 app.command()(validate)
 app.command("prompts")(show_prompts)

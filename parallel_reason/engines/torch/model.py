@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from parallel_reason.engines.models import ADD_TOKENIZER, load_tokenizer
 from parallel_reason.engines.torch.attention import (
     IMPLEMENTATION,
     AttentionFunction,
@@ -64,8 +65,8 @@ class Model:
         wanted = dtype or ("float32" if place.type == "cpu" else "auto")
         if wanted != "auto" and not isinstance(getattr(torch, wanted, None), torch.dtype):
             raise InputError(f"unknown dtype {dtype!r}; there is float32, bfloat16, float16 and auto")
-        net, tokenizer = _load(name, wanted)
-        model = cls(name, net.to(place).eval(), tokenizer, place)
+        tokenizer = load_tokenizer(name, ADD_TOKENIZER)
+        model = cls(name, _load(name, wanted).to(place).eval(), tokenizer, place)
         with torch.inference_mode():
             model._check()
         return model
@@ -89,7 +90,7 @@ class Model:
         Raises:
             ModelError: it cannot be loaded, or its weights have other names or shapes; those that are there stay.
         """
-        other, _ = _load(name, self.net.dtype)
+        other = _load(name, self.net.dtype)
         mine, theirs = ({key: value.shape for key, value in net.state_dict().items()} for net in (self.net, other))
         if mine != theirs:
             differs = next(key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key))
@@ -189,8 +190,8 @@ def _free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _load(name: str, dtype: Any) -> tuple[Any, Any]:
-    """A transformers module and its tokenizer, without a progress bar.
+def _load(name: str, dtype: Any) -> Any:
+    """A transformers module, loaded without a progress bar.
 
     Raises:
         ModelError: there is none.
@@ -198,8 +199,7 @@ def _load(name: str, dtype: Any) -> tuple[Any, Any]:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        net = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=IMPLEMENTATION)
-        return net, AutoTokenizer.from_pretrained(name)
+        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=IMPLEMENTATION)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"engine 'torch' cannot load {name!r}: {first_line(error)}") from error
     finally:

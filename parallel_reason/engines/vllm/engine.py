@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, FinishReason, OnTokens, RequestOutput
 from parallel_reason.engines.checks import check_thread
-from parallel_reason.engines.models import check_model
+from parallel_reason.engines.models import ADD_TOKENIZER, check_model, check_tokenizer
 from parallel_reason.engines.vllm import compat
 from parallel_reason.engines.vllm.graft import compat as graft_compat
 from parallel_reason.engines.vllm.graft.client import GraftClient
@@ -100,6 +100,7 @@ class VllmEngine:
             EngineError: vLLM is not installed, or did not start.
         """
         check_model(model)
+        check_tokenizer(vllm_options.get("tokenizer") or model, ADD_TOKENIZER)
         if dtype:
             vllm_options["dtype"] = dtype
         options = {"max_model_len": context, **vllm_options}

@@ -1,0 +1,101 @@
+"""What the real model is made to write, for each dialect: the tags by a grammar, the text between them by itself."""
+
+from dataclasses import dataclass
+
+from parallel_reason import Limits, SamplingParams, Session
+from parallel_reason.dialects import bind, find
+from parallel_reason.prepare.preparation import WRITTEN_AS_TEXT
+from parallel_reason.sampling import StructuredOutputsParams
+
+# Characters of several tokens each, and a letter with a mark of its own.
+SIGNS = "🦜 漢字 e\u0301"
+TEXT, LINE = "[^<]{8,24}", r"[^<\n]{4,16}"
+CHILD = f"{TEXT}{SIGNS}{TEXT}"
+LIMITS = Limits(tokens=400, tokens_per_thread=120, depth=1)
+MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
+STATE = (
+    "Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n"
+    "Generated Node #0,0: 27:[22, 31, 27] Operation: 53-26=27\n"
+    "Generated Node #0,1: 27:[22, 26, 22] Operation: 53-31=22\n"
+)
+
+
+@dataclass(frozen=True)
+class Script:
+    """One dialect.
+
+    Attributes:
+        root: what the root writes before it forks, as a regular expression, without ``fork``.
+        fork: the tag at which it forks; empty if it forks at the start or at its end of text.
+        after: what it writes after the join.
+        child: what each of two children writes, without ``end``, its last tag.
+        options: of the dialect.
+        prompt: where the chat does not do.
+    """
+
+    root: str
+    fork: str
+    after: str
+    child: str
+    end: str
+    options: tuple[tuple[str, object], ...] = ()
+    prompt: str | None = None
+
+
+def items(tag, close="\n"):
+    """Two list items with numbers."""
+    return "".join(f"<{tag}>{number}: {LINE}</{tag}>{close}" for number in (1, 2))
+
+
+SCRIPTS = {
+    "spawn_join": Script(f"{TEXT}<spawn>{LINE}<sep>{LINE}", "</spawn>", TEXT, f"{CHILD}<return>{LINE}", "</thread>"),
+    "multiverse": Script(
+        f"{TEXT}<Parallel>\n<Goal>\n{items('Outline')}",
+        "</Goal>", f"{TEXT}</Conclusion>\n</Parallel>{TEXT}", CHILD, "</Path>",
+    ),
+    "npr": Script(f"{TEXT}<guideline>\n{items('plan')}", "</guideline>", f"{TEXT}</takeaway>{TEXT}", CHILD, "</step>"),
+    "threadweaver": Script(
+        f"{TEXT}<Parallel>\n<Outlines>\n{items('Outline')}",
+        "</Outlines>", f"</Parallel>{TEXT}", CHILD, "</Thread>",
+    ),
+    "parallel_r1": Script(TEXT, "<Parallel>", f"{TEXT}</Summary>{TEXT}", CHILD, "</Path>"),
+    "parathinker": Script("", "", f"{TEXT}</summary>", CHILD, "</think[1-8]>", options=(("paths", 2),)),
+    "apr": Script(
+        "<Calling Sub Searches>\n"
+        + "".join(f"<Start Sub Search {k} at level 1> Moving to Node #0,{k}\n" for k in range(2))
+        + "<End Calling Sub Searches>\n",
+        "", "", f"{CHILD}", "", prompt=STATE,
+    ),
+}  # fmt: skip
+AS_TOKENS = [name for name in SCRIPTS if name not in WRITTEN_AS_TEXT]
+AS_TEXT = [name for name in SCRIPTS if name != "spawn_join"]
+NO_GRAFT = {"spawn_join", "threadweaver", "apr"}
+
+
+def session_of(engine, name):
+    """A session of a dialect over an engine that may serve others too."""
+    return Session(engine, bind(name, engine.tokenizer, **dict(SCRIPTS[name].options)))
+
+
+def sampling_of(engine, name, **options):
+    """Parameters by which the threads of a trace write the script of a dialect.
+
+    Where tags are tokens, a grammar ends before the last of them, and no token with ``<`` in it but tags is sampled.
+    """
+    script = SCRIPTS[name]
+    tags = set(find(name).tags.values())
+    vocabulary = engine.tokenizer.get_vocab()
+    whole = tags <= vocabulary.keys()
+    split = [token for word, token in vocabulary.items() if "<" in word and word not in tags]
+    bias = dict.fromkeys([*split, *engine.eos_ids], -100.0) if whole else {}
+
+    def rules(body, last, after, other):
+        regex = body if whole else body + last + after
+        return {
+            "structured_outputs": StructuredOutputsParams(regex=regex) if regex else None,
+            "logit_bias": {**bias, vocabulary[other]: -100.0} if whole and other in vocabulary else bias or None,
+            "temperature": 1.0,
+        }
+
+    child = SamplingParams(**rules(script.child, script.end, "", script.fork))
+    return SamplingParams(**rules(script.root, script.fork, script.after, script.end), below=child, seed=5, **options)
