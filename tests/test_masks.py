@@ -1,24 +1,17 @@
 """Masks from a layout's intervals against the most naive reading of its visibility."""
 
-import asyncio
-import dataclasses
 import os
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.grammars import PROMPTS, tokenizer_of
-from parallel_reason import Limits, Session
-from parallel_reason.dialects import bind
 from parallel_reason.trace import layout
 from parallel_reason.trace.masks import dense, flex
-from tests.cases import CASES, dialect_of
-from tests.chains import chain_engine
+from tests.rows import row_of_all_dialects
 from tests.strategies import traces
 
 BLOCK = 4
@@ -52,39 +45,13 @@ def test_both_masks_show_what_the_layout_shows(trace):
         assert sorted(columns[:count].tolist()) == [j for j, whole in enumerate(full[i]) if whole]
 
 
-def written(case, seed):
-    """A row of a trace that follows a dialect's grammar, and now and then breaks it."""
-    tokenizer = tokenizer_of([dialect_of(case)])
-    session = Session(chain_engine(tokenizer, dialect_of(case), seed), bind(dialect_of(case), tokenizer, **CASES[case]))
-    prompt = tokenizer.encode(PROMPTS.get(dialect_of(case), "ab"))
-    [trace] = asyncio.run(session.run(prompt, limits=Limits(depth=3, children=4, tokens=200)))
-    return layout(trace)
-
-
-def packed(rows):
-    """Rows one after the other in one, as far as masks need it."""
-    segments, start = [], 0
-    for row in rows:
-        segments += [
-            dataclasses.replace(
-                one,
-                start=one.start + start,
-                stop=one.stop + start,
-                visible=tuple((first + start, last + start) for first, last in one.visible),
-            )
-            for one in row.segments
-        ]
-        start += len(row.ids)
-    return dataclasses.replace(rows[0], ids=np.concatenate([row.ids for row in rows]), segments=tuple(segments))
-
-
 @pytest.mark.parametrize(
     "compiled",
     [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILER, reason="needs a C++ compiler"))],
     ids=["as it is", "compiled"],
 )
 def test_flex_attention_over_the_block_mask_is_sdpa_over_the_dense_one(compiled):
-    row = packed([written(case, seed) for case in CASES for seed in range(2)])  # one shape: compiling takes a while
+    row = row_of_all_dialects()  # one shape: compiling takes a while
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, len(row.ids), 16)
     blocks = flex(row)

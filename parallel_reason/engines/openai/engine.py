@@ -39,6 +39,7 @@ class OpenAIEngine:
     name = "openai"
     capabilities = Capabilities(graft=False, update_weights=False)
     policy_version = 0
+    precision = "the servers' own"
 
     def __init__(
         self, client: httpx.AsyncClient, servers: Servers, card: ModelCard, tokenizer: Any, *, seeded_sampler: bool

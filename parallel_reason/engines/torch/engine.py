@@ -33,6 +33,7 @@ class TorchEngine:
         self.context = context
         self.vocabulary: int = model.config.vocab_size
         self.eos_ids = model.eos_ids()
+        self.precision = f"{str(model.net.dtype).removeprefix('torch.')} on {model.device}"
         self.admission = Admission(pool.limit, 1, preempts=False)
         self._pool = pool
         self._runner = ModelRunner(model, pool)
