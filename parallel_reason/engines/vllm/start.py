@@ -40,6 +40,11 @@ def start_vllm(
     Args:
         options: fields of vLLM's ``AsyncEngineArgs``.
     """
+    if options.get("enable_dbo") or options.get("ubatch_size", 1) not in (0, 1):
+        raise InputError(
+            "engine 'vllm' is not known to be exact where batches are split in two, which needs several GPUs: leave out "
+            "enable_dbo and ubatch_size"
+        )
     platform = _imported_platform()
     cpu = bool(platform.is_cpu())
     compile = not cpu if compile is None else compile
