@@ -1,6 +1,7 @@
 """What vLLM is started with on a GPU, worked out from facts; no GPU is needed."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from parallel_reason.engines.vllm.gpu import (
     advice,
     environment,
     memory,
+    need_of,
     wrong_settings,
 )
 from parallel_reason.engines.vllm.process import starting
@@ -71,7 +73,7 @@ def test_memory_that_was_asked_for_is_given_or_refused_with_what_fits():
 SIZES = st.integers(1, 100 * GIB)
 
 
-@given(st.builds(Need, weights=SIZES, token=st.integers(1, 1 << 20), context=st.integers(1, 1 << 20)), SIZES)
+@given(st.builds(Need, weights=SIZES, token=st.integers(1, 1 << 16), context=st.integers(1, 1 << 24)), SIZES)
 def test_a_context_fits_and_the_card_is_never_overbooked(need, card):
     if sizes := memory(need, card):
         assert sizes["kv_cache_memory_bytes"] >= need.context * need.token
@@ -98,3 +100,16 @@ def test_settings_that_cannot_run_on_a_gpu_are_named():
     assert wrong_settings({"VLLM_USE_FLASHINFER_SAMPLER": "1"}, flashinfer=True) is None
     assert "pip install flashinfer-python" in wrong_settings({"VLLM_USE_FLASHINFER_SAMPLER": "1"}, flashinfer=False)
     assert "VLLM_WORKER_MULTIPROC_METHOD" in wrong_settings({"VLLM_WORKER_MULTIPROC_METHOD": "fork"}, flashinfer=True)
+
+
+def test_what_a_model_needs_is_what_vllm_gives_it(soup, soup_model):
+    config = soup.engine.llm.vllm_config
+    need, cache = need_of(config), config.cache_config
+    block = cache.block_size * need.token
+    assert GIB - block < cache.num_gpu_blocks * block <= GIB  # VLLM_CPU_KVCACHE_SPACE
+    assert need.weights >= (Path(soup_model) / "model.safetensors").stat().st_size
+    assert need.context == 512
+
+
+def test_an_engine_says_in_what_it_computes(soup):
+    assert soup.engine.precision == "float32, attention by CPU_ATTN"

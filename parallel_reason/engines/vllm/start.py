@@ -42,7 +42,7 @@ def start_vllm(
     """
     if options.get("enable_dbo") or options.get("ubatch_size", 1) not in (0, 1):
         raise InputError(
-            "engine 'vllm' is not known to be exact where batches are split in two, which needs several GPUs: leave out "
+            "engine 'vllm' is not known to be exact where batches are split in two, as several GPUs can: leave out "
             "enable_dbo and ubatch_size"
         )
     platform = _imported_platform()
