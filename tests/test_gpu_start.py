@@ -56,6 +56,8 @@ def test_a_small_model_gets_the_kv_that_it_can_use_and_leaves_the_card_to_others
     sizes = memory(SMALL, H100)
     assert sizes["kv_cache_memory_bytes"] == KV_TOKENS * SMALL.token
     assert 2 * sizes["gpu_memory_utilization"] < 1
+    long = Need(weights=GIB, token=1024, context=4 * KV_TOKENS)
+    assert memory(long, H100)["kv_cache_memory_bytes"] == 4 * KV_TOKENS * 1024  # one thread may fill its window
 
 
 def test_a_large_model_gets_what_vllm_gives_it():
