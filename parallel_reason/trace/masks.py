@@ -7,7 +7,9 @@ every block of 128 x 128 tokens that nobody sees.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallel_reason.trace.layout import Layout
@@ -24,17 +26,16 @@ def dense(row: Layout) -> Tensor:
 def flex(row: Layout, device: str = "cpu", block: int = 128) -> "BlockMask":
     """A ``BlockMask`` over [1, 1, tokens, tokens], for ``torch.nn.attention.flex_attention``.
 
-    Its memory is 16 bytes a pair of blocks, seen or not, since torch lists the blocks of every row in full width; and,
-    for blocks that are seen in part, what `Layout.intervals` takes.
+    It may be compiled with the attention, as GPUs need it: what it compiles to does not depend on the trace, but for
+    sizes. Its memory is 16 bytes a pair of blocks, seen or not, since torch lists the blocks of every row in full
+    width; and, for blocks that are seen in part, one byte for each segment and each place where an interval begins.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    owner, table = (torch.from_numpy(array).to(device) for array in row.intervals())
+    owner, piece, seen = (torch.from_numpy(array).to(device) for array in _pieces(row))
 
     def sees(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        intervals = table[owner[i]]  # [..., intervals, 2]
-        within = (intervals[..., 0] <= j[..., None]) & (j[..., None] < intervals[..., 1])
-        return within.any(-1) & (j <= i)
+        return seen[owner[i], piece[j]] & (j <= i)  # no reduction: compiled, torch 2.13 gets it wrong
 
     full, partial = _blocks(row, block)
     return BlockMask.from_kv_blocks(
@@ -44,6 +45,24 @@ def flex(row: Layout, device: str = "cpu", block: int = 128) -> "BlockMask":
         mask_mod=sees,
         seq_lengths=(len(row.ids), len(row.ids)),
     )
+
+
+def _pieces(row: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Visibility by pieces of the row, each of which a segment sees as a whole or not at all.
+
+    Returns:
+        The segment of every token, [tokens]; the piece that it lies in, [tokens]; and which pieces a segment sees, its
+        own among them, [segments, pieces].
+    """
+    owner, table = row.intervals()
+    begins = np.unique(table)  # where an interval begins or ends; 0 is one of them
+    first, after = np.searchsorted(begins, table).transpose(2, 0, 1)
+    steps = np.zeros((len(table), len(begins)), dtype=np.int32)
+    segments = np.arange(len(table))[:, None]
+    np.add.at(steps, (segments, first), 1)
+    np.add.at(steps, (segments, after), -1)
+    piece = np.searchsorted(begins, np.arange(len(row.ids)), side="right") - 1
+    return owner, piece, steps.cumsum(axis=1) > 0
 
 
 def _blocks(row: Layout, block: int) -> tuple[Tensor, Tensor]:

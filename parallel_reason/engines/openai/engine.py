@@ -40,6 +40,7 @@ class OpenAIEngine:
 
     name = "openai"
     policy_version = 0
+    precision = "the servers' own"
 
     def __init__(
         self, client: httpx.AsyncClient, servers: Servers, card: ModelCard, tokenizer: Any, *, seeded_sampler: bool

@@ -40,6 +40,7 @@ class TorchEngine:
         self.context = context
         self.vocabulary: int = model.config.vocab_size
         self.eos_ids = model.eos_ids()
+        self.precision = f"{str(model.net.dtype).removeprefix('torch.')} on {model.device}"
         self.admission = Admission(pool.limit, 1, preempts=False)
         self.policy_version = 0
         self._pool = pool

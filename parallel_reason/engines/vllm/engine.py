@@ -62,6 +62,7 @@ class VllmEngine:
         # With grafts, KV of a whole context is computed by a request that samples one token more.
         self.context: int = llm.model_config.max_model_len - int(graft)
         self.vocabulary: int = llm.model_config.get_vocab_size()
+        self.precision = str(llm.model_config.dtype).removeprefix("torch.")
         cache = llm.vllm_config.cache_config
         self.admission = Admission(cache.num_gpu_blocks - 1, cache.block_size)  # vLLM keeps one for itself
         self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
@@ -89,7 +90,8 @@ class VllmEngine:
         Args:
             context: tokens a thread may see; the model's own window if None.
             dtype: of weights and KV cache; on CPUs float32 if None, elsewhere the model's own.
-            kv_cache_gib: memory for KV blocks on CPUs, whole GiB, 1 if None; for GPUs see ``gpu_memory_utilization``.
+            kv_cache_gib: memory for KV blocks, whole GiB. If None, 1 on CPUs; on GPUs that of 1,048,576 tokens, or if
+                the card has no room for it, or the model is not in a folder, what ``gpu_memory_utilization`` leaves.
             compile: whether to compile the model; on GPUs if None. Compiling on CPUs costs a minute at every start.
             graft: whether KV is kept and handed out, so that joins can graft.
             vllm_options: further fields of vLLM's ``AsyncEngineArgs``.
@@ -105,7 +107,10 @@ class VllmEngine:
             vllm_options["dtype"] = dtype
         options = {"max_model_len": context, **vllm_options}
         started = start_vllm(model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
-        return cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
+        engine = cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
+        if started.says_attention:
+            engine.precision += f", attention by {(await started.llm.collective_rpc('computes_in'))[0]}"
+        return engine
 
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
         """Decode until a stop; see `Engine`. KV that it was given may be released as soon as it has started."""

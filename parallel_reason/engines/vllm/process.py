@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 GRAFT = "PARALLEL_REASON_GRAFT"  # set in the environment of vLLM's processes: models can graft
@@ -52,7 +52,9 @@ def _end_with(owner: int) -> None:
 
 
 @contextlib.contextmanager
-def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
+def starting(
+    compile: bool, kv_cache_gib: int | None, graft: bool = False, device: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
 
     - Their standard error goes to a log file, whose path is yielded.
@@ -60,8 +62,10 @@ def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> It
       delays the first token by tens of seconds on CPUs.
     - With ``graft``, models are loaded so that joins can graft.
     - The user's script is hidden from them: spawned processes run it again, unless it has a ``__main__`` guard.
+    - ``device`` has more settings of vLLM's for this device, where the user has made none.
     """
-    settings = {OWNER: str(os.getpid())} | {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
+    defaults = DEFAULTS | dict(device or {})
+    settings = {OWNER: str(os.getpid())} | {name: os.environ.get(name, value) for name, value in defaults.items()}
     if kv_cache_gib is not None:
         settings["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
     if graft:

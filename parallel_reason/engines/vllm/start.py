@@ -3,10 +3,11 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallel_reason.engines.vllm import compat
+from parallel_reason.engines.vllm import compat, gpu, worker
 from parallel_reason.engines.vllm.graft import compat as graft_compat
 from parallel_reason.engines.vllm.process import last_error, starting
 from parallel_reason.errors import EngineError, InputError, first_line
@@ -22,11 +23,13 @@ class StartedVllm:
     Attributes:
         log: standard error of its processes.
         seeded_sampler: whether they draw seeded tokens with `SeededSampler`.
+        says_attention: whether its workers are `ComputesIn`; not if the caller extends them otherwise.
     """
 
     llm: "AsyncLLM"
     log: Path
     seeded_sampler: bool
+    says_attention: bool
 
 
 def start_vllm(
@@ -37,12 +40,19 @@ def start_vllm(
     Args:
         options: fields of vLLM's ``AsyncEngineArgs``.
     """
-    cpu = _imported_on_cpu()
+    if options.get("enable_dbo") or options.get("ubatch_size", 1) not in (0, 1):
+        raise InputError(
+            "engine 'vllm' is not known to be exact where batches are split in two, as several GPUs can: leave out "
+            "enable_dbo and ubatch_size"
+        )
+    platform = _imported_platform()
+    cpu = bool(platform.is_cpu())
     compile = not cpu if compile is None else compile
+    device = {} if cpu else gpu.environment(options.get("dtype"), flashinfer=find_spec("flashinfer") is not None)
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    with starting(compile, kv_cache_gib, graft) as log:
+    with starting(compile, kv_cache_gib, graft, device) as log:
         try:
             arguments = AsyncEngineArgs(**(_defaults(model, cpu, compile, graft) | options))
         except TypeError as error:
@@ -54,14 +64,21 @@ def start_vllm(
                 log.unlink()
                 fix = "merge the adapter into the model" if config.lora_config is not None else "use engine='torch'"
                 raise InputError(f"engine 'vllm' cannot graft with {model!r}: {reason}; {fix}")
+            if platform.is_cuda_alike() and (kv_cache_gib is not None or not options.keys() & set(gpu.SIZES)):
+                sizes = gpu.memory(gpu.need_of(config), platform.get_device_total_memory(), kv_cache_gib)
+                for name in sizes.keys() - options.keys():
+                    setattr(config.cache_config, name, sizes[name])
             seeded_sampler = compat.add_seeded_sampler(config)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
         except InputError:
+            log.unlink()
             raise
         except Exception as error:  # vLLM raises bare RuntimeError, ValueError, OSError and others at start
             reason = last_error(log) or first_line(error)
-            raise EngineError(f"engine 'vllm' could not start {model!r}: {reason} (log: {log})") from error
-    return StartedVllm(llm, log, seeded_sampler)
+            raise EngineError(
+                f"engine 'vllm' could not start {model!r}: {reason}{gpu.advice(reason)} (log: {log})"
+            ) from error
+    return StartedVllm(llm, log, seeded_sampler, arguments.worker_extension_cls == worker.PATH)
 
 
 def _defaults(model: str, cpu: bool, compile: bool, graft: bool) -> dict[str, Any]:
@@ -73,14 +90,15 @@ def _defaults(model: str, cpu: bool, compile: bool, graft: bool) -> dict[str, An
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
+        "worker_extension_cls": worker.PATH,
     }
     if cpu:
         options["block_size"] = 32  # the smallest that vLLM's CPU attention takes: forks share more of their prefix
     return options | (graft_compat.engine_options() if graft else {})
 
 
-def _imported_on_cpu() -> bool:
-    """Import vLLM; whether it will run on the CPU.
+def _imported_platform() -> Any:
+    """Import vLLM; its ``Platform``, of the device on which it will run.
 
     Raises:
         EngineError: vLLM is not installed, or finds no device that it was built for.
@@ -95,4 +113,4 @@ def _imported_on_cpu() -> bool:
         ) from None
     if not current_platform.device_type:
         raise EngineError("engine 'vllm' finds no device: install parallel-reason[cpu] where there is no GPU")
-    return bool(current_platform.is_cpu())
+    return current_platform

@@ -52,7 +52,6 @@ def refusal(config: Any) -> str | None:
         "its layers are spread over several machines (pipeline)": parallel.pipeline_parallel_size > 1,
         "it is replicated (data parallel), and a pin lies on one replica": parallel.data_parallel_size > 1,
         "its context is spread over several devices": parallel.decode_context_parallel_size > 1,
-        "its batches are split in two (DBO)": parallel.use_ubatching,
         "scheduling is asynchronous, on vLLM before 0.30": config.scheduler_config.async_scheduling
         and version() < ASYNC_SCHEDULING,
         "LoRA is on": config.lora_config is not None,
