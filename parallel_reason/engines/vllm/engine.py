@@ -9,6 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from parallel_reason.engines.vllm.graft.client import GraftClient
 from parallel_reason.engines.vllm.graft.kv_references import KVReferences
 from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
 from parallel_reason.engines.vllm.live_request import LiveRequest
-from parallel_reason.engines.vllm.process import last_error
+from parallel_reason.engines.vllm.process import in_thread, last_error
 from parallel_reason.engines.vllm.sampling import vllm_sampling_params
 from parallel_reason.engines.vllm.start import start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
@@ -100,7 +101,8 @@ class VllmEngine:
         if dtype:
             vllm_options["dtype"] = dtype
         options = {"max_model_len": context, **vllm_options}
-        started = start_vllm(model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
+        start = partial(start_vllm, model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
+        started = await in_thread(start)
         return cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
 
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
