@@ -103,7 +103,7 @@ def layout(trace: Trace) -> Layout:
     logprobs: list[float] = []
     previous: list[int] = []
 
-    for step in walk(trace):
+    for step in walk(trace.threads):
         number = step.thread
         if isinstance(step, SpanStep):
             span = step.span
