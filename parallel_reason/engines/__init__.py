@@ -35,7 +35,7 @@ async def start(name: str, model: str | None = None, /, **options: Any) -> Engin
         ModelError: nothing can be loaded from ``model``, or the engine cannot run it.
         EngineError: the engine is not installed, or did not start.
     """
-    starting = _starting(name, options)
+    starting = await asyncio.to_thread(_starting, name, options)
     return await starting(_located(name, model), **options)  # type: ignore[no-any-return]
 
 
@@ -48,7 +48,7 @@ async def early_tokenizer(name: str, model: str | None = None, /, **options: Any
     Raises:
         InputError, ModelError, EngineError: as `start`, as far as they can be known by now.
     """
-    _starting(name, options)
+    await asyncio.to_thread(_starting, name, options)
     folder = _located(name, model)
     if name == "openai" or folder is None or OWN_TOKENIZER & options.keys() or find_spec("transformers") is None:
         return None

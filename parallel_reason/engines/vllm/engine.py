@@ -17,14 +17,15 @@ from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, FinishReason, OnTokens, RequestOutput
 from parallel_reason.engines.models import check_model
 from parallel_reason.engines.vllm import compat
+from parallel_reason.engines.vllm.attempt import in_thread
 from parallel_reason.engines.vllm.graft import compat as graft_compat
 from parallel_reason.engines.vllm.graft.client import GraftClient
 from parallel_reason.engines.vllm.graft.kv_references import KVReferences
 from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
 from parallel_reason.engines.vllm.live_request import LiveRequest
-from parallel_reason.engines.vllm.process import in_thread, last_error
+from parallel_reason.engines.vllm.process import last_error
 from parallel_reason.engines.vllm.sampling import vllm_sampling_params
-from parallel_reason.engines.vllm.start import start_vllm
+from parallel_reason.engines.vllm.start import import_vllm, start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class VllmEngine:
         if dtype:
             vllm_options["dtype"] = dtype
         options = {"max_model_len": context, **vllm_options}
+        await asyncio.to_thread(import_vllm)
         start = partial(start_vllm, model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
         started = await in_thread(start)
         return cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)

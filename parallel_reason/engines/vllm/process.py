@@ -1,20 +1,14 @@
 """How vLLM's processes are started: what they inherit, where they log, and what ends them."""
 
-import asyncio
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
-
-from parallel_reason.errors import EngineError
 
 GRAFT = "PARALLEL_REASON_GRAFT"  # set in the environment of vLLM's processes: models can graft
 OWNER = "PARALLEL_REASON_OWNER"  # this too: the process that started them
@@ -27,9 +21,6 @@ DEFAULTS = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # one core for this process, the rest for the model
     "VLLM_NO_USAGE_STATS": "1",
 }
-KILL_EVERY_S = 0.1  # while a start that was given up ends
-_one_at_a_time = threading.Lock()
-T = TypeVar("T")
 
 
 def register() -> None:
@@ -59,54 +50,9 @@ def _end_with(owner: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def in_thread(start: Callable[[], T]) -> T:
-    """Start vLLM in a thread of its own, so that the event loop runs on; one start at a time.
-
-    If this is cancelled, the processes that were started are killed, which ends the start. What it returned all the
-    same is dropped: vLLM shuts down an ``AsyncLLM`` that nobody refers to.
-    """
-    attempt = _Attempt(start)
-    running = asyncio.ensure_future(asyncio.to_thread(attempt.run))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            attempt.give_up()
-            await asyncio.wait([running], timeout=KILL_EVERY_S)
-        running.exception()
-        raise
-
-
-class _Attempt(Generic[T]):
-    """One start, which can be given up from another thread."""
-
-    def __init__(self, start: Callable[[], T]) -> None:
-        self._start = start
-        self._others: set[BaseProcess] | None = None  # processes that were there before; None while it does not run
-        self._given_up = False
-
-    def run(self) -> T:
-        with _one_at_a_time:
-            if self._given_up:
-                raise EngineError("the start was given up")
-            self._others = set(multiprocessing.active_children())
-            try:
-                return self._start()
-            finally:
-                self._others = None
-
-    def give_up(self) -> None:
-        """Kill what was started so far."""
-        self._given_up = True
-        others = self._others
-        if others is not None:
-            for process in set(multiprocessing.active_children()) - others:
-                process.kill()
-
-
 @contextlib.contextmanager
 def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
-    """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
+    """Around the start of vLLM's processes, which inherit what is set here for as long as they live; one at a time.
 
     - Their standard error goes to a log file, whose path is yielded.
     - Without ``compile``, torch.compile is off in them: vLLM compiles parts of its sampler even in eager mode, which

@@ -37,7 +37,7 @@ def start_vllm(
     Args:
         options: fields of vLLM's ``AsyncEngineArgs``.
     """
-    cpu = _imported_on_cpu()
+    cpu = import_vllm()
     compile = not cpu if compile is None else compile
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -78,8 +78,8 @@ def _defaults(model: str, cpu: bool, compile: bool, graft: bool) -> dict[str, An
     return options | (graft_compat.engine_options() if graft else {})
 
 
-def _imported_on_cpu() -> bool:
-    """Import vLLM; whether it will run on the CPU.
+def import_vllm() -> bool:
+    """Import vLLM, which takes seconds; whether it will run on the CPU.
 
     Raises:
         EngineError: vLLM is not installed, or finds no device that it was built for.
@@ -94,4 +94,6 @@ def _imported_on_cpu() -> bool:
         ) from None
     if not current_platform.device_type:
         raise EngineError("engine 'vllm' finds no device: install parallel-reason[cpu] where there is no GPU")
+    import vllm.v1.engine.async_llm  # noqa: F401
+
     return bool(current_platform.is_cpu())
