@@ -30,17 +30,9 @@ def load_tokenizer(name: str, fix: str) -> Any:
     Raises:
         ModelError: there is none.
     """
-    if os.path.isfile(name):
-        raise ModelError(
-            f"{name!r} is a file, not a folder in Hugging Face layout; parallel-reason prepare makes one of a GGUF file"
-        )
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"no tokenizer in {name!r} ({first_line(error)}); {fix}") from None
-    files = {"tokenizer.json", "tekken.json", *tokenizer.vocab_files_names.values()}
-    if os.path.isdir(name) and not any(Path(name, file).is_file() for file in files):  # transformers makes an empty one
-        raise ModelError(f"no tokenizer in {name!r}: the folder has no tokenizer.json; {fix}")
-    return tokenizer

@@ -52,7 +52,7 @@ def _end_with(owner: int) -> None:
 
 @contextlib.contextmanager
 def starting(compile: bool, kv_cache_gib: int | None, graft: bool = False) -> Iterator[Path]:
-    """Around the start of vLLM's processes, which inherit what is set here for as long as they live; one at a time.
+    """Around the start of vLLM's processes, which inherit what is set here for as long as they live.
 
     - Their standard error goes to a log file, whose path is yielded.
     - Without ``compile``, torch.compile is off in them: vLLM compiles parts of its sampler even in eager mode, which
