@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from parallel_reason.limits import Limits as Limits
     from parallel_reason.llm import ParallelLLM as ParallelLLM
     from parallel_reason.llm import generate as generate
+    from parallel_reason.runtime.chat import ChatOptions as ChatOptions
     from parallel_reason.runtime.replay import parse as parse
     from parallel_reason.runtime.session import Session as Session
     from parallel_reason.sampling import SamplingParams as SamplingParams
@@ -34,6 +35,7 @@ __version__ = "0.2.0"
 # Looked up on first use, so that `import parallel_reason` costs milliseconds and an engine is imported only to be run.
 _HOMES = {
     "llm": ["ParallelLLM", "generate"],
+    "runtime.chat": ["ChatOptions"],
     "runtime.session": ["Session"],
     "runtime.replay": ["parse"],
     "trace": [

@@ -18,12 +18,14 @@ from typing import Any, TypeVar, Unpack
 from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.engines.base import Engine
+from parallel_reason.errors import InputError
 from parallel_reason.loop import BackgroundLoop
 from parallel_reason.runtime.arguments import AnyLimits, AnySampling, OnTrace, RunOptions, StreamOptions, sampling_of
+from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event
 from parallel_reason.runtime.prompts import Prompt, as_prompts
 from parallel_reason.runtime.session import Session
-from parallel_reason.trace import Trace
+from parallel_reason.trace import Message, Trace
 
 T = TypeVar("T")
 
@@ -110,6 +112,41 @@ class ParallelLLM:
         with _progress_bar(total, options.get("on_trace")) as on_trace:
             options["on_trace"] = on_trace
             return self._loop.wait(self.session.run(prompts, sampling, limits, **options))
+
+    def chat(
+        self,
+        messages: list[Message] | Sequence[list[Message]],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        use_tqdm: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """Answer chat messages; names and meaning are those of vLLM's ``LLM.chat``, the rest as in `generate`.
+
+        Args:
+            messages: of one chat, ``[{"role": "user", "content": "..."}]``, or of several.
+            chat_template: instead of the model's own.
+            add_generation_prompt: write what begins a reply.
+            continue_final_message: the last message is a reply that is begun, and the model goes on with it; needs
+                ``add_generation_prompt=False``.
+            chat_template_kwargs: more variables of the template, such as ``{"enable_thinking": False}``.
+        """
+        chats = as_prompts(messages)
+        for one in chats:
+            if not isinstance(one, list) or not all(isinstance(message, dict) for message in one):
+                raise InputError(f"chat takes lists of messages, not {one!r:.60}; give other prompts to generate")
+        options["chat"] = ChatOptions(
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            chat_template_kwargs=chat_template_kwargs or {},
+        )
+        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, **options)
 
     async def agenerate(
         self,

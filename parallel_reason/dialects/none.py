@@ -15,6 +15,7 @@ from parallel_reason.dialects.base import (
     Stops,
     ThreadView,
 )
+from parallel_reason.text import decode
 from parallel_reason.trace.thread import JoinRule
 
 
@@ -72,6 +73,6 @@ class Sequential:
         return Continuation(())
 
     def answer(self, view: ThreadView) -> str | None:
-        """All that was sampled, without special tokens; None if that is blank."""
-        text: str = self.tokenizer.decode(view.sampled, skip_special_tokens=True)
-        return text.strip() or None
+        """All that was sampled, without the end of text; None if that is blank."""
+        ids = view.sampled[:-1] if view.stopped_at == "eos" else view.sampled
+        return decode(self.tokenizer, ids).strip() or None

