@@ -140,13 +140,13 @@ class ParallelLLM:
         for one in chats:
             if not isinstance(one, list) or not all(isinstance(message, dict) for message in one):
                 raise InputError(f"chat takes lists of messages, not {one!r:.60}; give other prompts to generate")
-        options["chat"] = ChatOptions(
+        chat = ChatOptions(
             chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             chat_template_kwargs=chat_template_kwargs or {},
         )
-        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, **options)
+        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, chat=chat, **options)
 
     async def agenerate(
         self,

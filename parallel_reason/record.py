@@ -48,4 +48,5 @@ class FrozenRecord(Record):
             field = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 raise InputError(f"{argument} has no field {field!r}; it has {', '.join(cls.model_fields)}") from None
-            raise InputError(f"{argument}: {field}={first['input']!r:.60}: {first['msg']}") from None
+            where = f"{field}={first['input']!r:.60}: " if field else ""
+            raise InputError(f"{argument}: {where}{first['msg']}") from None
