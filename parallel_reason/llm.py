@@ -21,7 +21,6 @@ from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
 from parallel_reason.loop import BackgroundLoop
 from parallel_reason.runtime.arguments import AnyLimits, AnySampling, OnTrace, RunOptions, StreamOptions, sampling_of
-from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event
 from parallel_reason.runtime.prompts import Prompt, as_prompts
 from parallel_reason.runtime.session import Session
@@ -140,12 +139,12 @@ class ParallelLLM:
         for one in chats:
             if not isinstance(one, list) or not all(isinstance(message, dict) for message in one):
                 raise InputError(f"chat takes lists of messages, not {one!r:.60}; give other prompts to generate")
-        chat = ChatOptions(
-            chat_template=chat_template,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            chat_template_kwargs=chat_template_kwargs or {},
-        )
+        chat = {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "chat_template_kwargs": chat_template_kwargs or {},
+        }
         return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, chat=chat, **options)
 
     async def agenerate(
