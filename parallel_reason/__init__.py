@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from parallel_reason.limits import Limits as Limits
     from parallel_reason.llm import ParallelLLM as ParallelLLM
     from parallel_reason.llm import generate as generate
+    from parallel_reason.runtime.chat import ChatOptions as ChatOptions
+    from parallel_reason.runtime.replay import parse as parse
     from parallel_reason.runtime.session import Session as Session
     from parallel_reason.sampling import SamplingParams as SamplingParams
     from parallel_reason.sampling import StructuredOutputsParams as StructuredOutputsParams
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from parallel_reason.trace import Trace as Trace
     from parallel_reason.trace import TraceWriter as TraceWriter
     from parallel_reason.trace import aggregate as aggregate
+    from parallel_reason.trace import flatten as flatten
     from parallel_reason.trace import layout as layout
     from parallel_reason.trace import read_traces as read_traces
     from parallel_reason.trace import resume as resume
@@ -33,10 +36,12 @@ __version__ = "0.2.0"
 # Looked up on first use, so that `import parallel_reason` costs milliseconds and an engine is imported only to be run.
 _HOMES = {
     "llm": ["ParallelLLM", "generate"],
+    "runtime.chat": ["ChatOptions"],
     "runtime.session": ["Session"],
+    "runtime.replay": ["parse"],
     "trace": [
-        "Trace", "Thread", "Span", "Fork", "Ledger", "Aggregate", "aggregate", "layout", "read_traces", "resume",
-        "TraceWriter",
+        "Trace", "Thread", "Span", "Fork", "Ledger", "Aggregate", "aggregate", "flatten", "layout", "read_traces",
+        "resume", "TraceWriter",
     ],
     "limits": ["Limits"],
     "sampling": ["SamplingParams", "StructuredOutputsParams"],

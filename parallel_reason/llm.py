@@ -5,21 +5,26 @@ programs, and traces from all of them share one continuous batch.
 """
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
-from concurrent.futures import CancelledError, Future
+import atexit
+import os
+import queue
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
+from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.engines.base import Engine
-from parallel_reason.errors import EngineError, InputError
-from parallel_reason.limits import Limits
+from parallel_reason.errors import InputError
+from parallel_reason.loop import BackgroundLoop
+from parallel_reason.runtime.arguments import AnyLimits, AnySampling, OnTrace, RunOptions, StreamOptions, sampling_of
 from parallel_reason.runtime.events import Event
-from parallel_reason.runtime.prompts import Prompt
-from parallel_reason.runtime.session import OnTrace, Session
-from parallel_reason.sampling import SamplingParams
-from parallel_reason.trace import Trace
+from parallel_reason.runtime.prompts import Prompt, as_prompts
+from parallel_reason.runtime.session import Session
+from parallel_reason.trace import Message, Trace
 
 T = TypeVar("T")
 
@@ -27,11 +32,12 @@ T = TypeVar("T")
 class ParallelLLM:
     """A loaded model, a dialect and default limits.
 
-    ``close`` it, or use it as a context manager, to shut the engine down.
+    ``close`` it, or use it as a context manager, to shut the engine down; otherwise that happens when nothing refers to
+    it any more, or at the end of the program.
     """
 
-    def __init__(self, model: str | None = None, **options: Any) -> None:
-        """Load a model.
+    def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
+        """Load a model. Ctrl-C gives the start up.
 
         Args:
             model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
@@ -41,15 +47,32 @@ class ParallelLLM:
         Raises:
             ModelError, InputError, EngineError: naming what is wrong and the fix.
         """
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="parallel-reason", daemon=True)
-        self._thread.start()
-        self._closed = False
+        self._loop = BackgroundLoop()
+        self._owner: ParallelLLM | None = None
         try:
-            self.session = self._wait(Session.start(model, **options))
+            self.session = self._loop.wait(Session.start(model, **options))
         except BaseException:
-            self._stop_loop()
+            self._loop.end()
             raise
+        self._end = weakref.finalize(self, _end, self._loop, self.session)
+        self._end.atexit = False  # at exit it must run before the handlers of what the engine imported
+        atexit.register(self._end)
+
+    def with_dialect(self, dialect: AnyDialect, **options: Any) -> "ParallelLLM":
+        """Another face over the same engine, which is not started again; see `Session.with_dialect`.
+
+        Closing it ends its own calls and leaves the engine; closing this one closes it too.
+
+        Args:
+            dialect: a name, a class, or a dialect that is bound to this model's tokenizer; ``none`` is the sequential
+                baseline.
+            options: settings of the dialect.
+        """
+        other = ParallelLLM.__new__(ParallelLLM)
+        other._loop = self._loop
+        other._owner = self  # the engine lives as long as any face over it
+        other.session = self.session.with_dialect(dialect, **options)
+        return other
 
     @property
     def engine(self) -> Engine:
@@ -69,51 +92,86 @@ class ParallelLLM:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        sampling: SamplingParams | None = None,
-        limits: Limits | None = None,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
         *,
-        tasks: Sequence[str] | None = None,
-        skip: Collection[tuple[str, int]] = (),
-        on_trace: OnTrace | None = None,
+        use_tqdm: bool = False,
+        **options: Unpack[RunOptions],
     ) -> list[Trace]:
-        """Run prompts to the end, all at once; see `Session.run`. ``on_trace`` is called from the engine's thread."""
-        return self._wait(self.session.run(prompts, sampling, limits, tasks=tasks, skip=skip, on_trace=on_trace))
+        """Run prompts to the end; the other arguments, and what is raised, are those of `Session.run`.
+
+        Args:
+            use_tqdm: whether to show a progress bar, which counts traces.
+            options: ``on_trace`` is called from the engine's thread.
+        """
+        if not use_tqdm:
+            return self._loop.wait(self.session.run(prompts, sampling, limits, **options))
+        prompts = as_prompts(prompts)
+        total = len(prompts) * sampling_of(sampling).n - len(options.get("skip", ()))
+        with _progress_bar(total, options.get("on_trace")) as on_trace:
+            options["on_trace"] = on_trace
+            return self._loop.wait(self.session.run(prompts, sampling, limits, **options))
+
+    def chat(
+        self,
+        messages: list[Message] | Sequence[list[Message]],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        use_tqdm: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """Answer chat messages; names and meaning are those of vLLM's ``LLM.chat``, the rest as in `generate`.
+
+        Args:
+            messages: of one chat, ``[{"role": "user", "content": "..."}]``, or of several.
+            chat_template: instead of the model's own.
+            add_generation_prompt: write what begins a reply.
+            continue_final_message: the last message is a reply that is begun, and the model goes on with it; needs
+                ``add_generation_prompt=False``.
+            chat_template_kwargs: more variables of the template, such as ``{"enable_thinking": False}``.
+        """
+        chats = as_prompts(messages)
+        for one in chats:
+            if not isinstance(one, list) or not all(isinstance(message, dict) for message in one):
+                raise InputError(f"chat takes lists of messages, not {one!r:.60}; give other prompts to generate")
+        chat = {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "chat_template_kwargs": chat_template_kwargs or {},
+        }
+        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, chat=chat, **options)
 
     async def agenerate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        sampling: SamplingParams | None = None,
-        limits: Limits | None = None,
-        *,
-        tasks: Sequence[str] | None = None,
-        skip: Collection[tuple[str, int]] = (),
-        on_trace: OnTrace | None = None,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[RunOptions],
     ) -> list[Trace]:
-        """`generate` for asyncio programs; cancelling it frees all it holds."""
-        return await asyncio.wrap_future(
-            self._submit(self.session.run(prompts, sampling, limits, tasks=tasks, skip=skip, on_trace=on_trace))
-        )
+        """`generate` for asyncio programs and notebooks; cancelling it frees all it holds."""
+        return await asyncio.wrap_future(self._loop.submit(self.session.run(prompts, sampling, limits, **options)))
 
     async def stream(
         self,
-        prompt: Prompt,
-        sampling: SamplingParams | None = None,
-        limits: Limits | None = None,
-        *,
-        task: str | None = None,
+        problem: Prompt,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[StreamOptions],
     ) -> AsyncIterator[Event]:
         """One prompt, event by event; see `Session.stream`. Leaving the loop early cancels the run."""
         caller = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
-        async def forward() -> None:
-            try:
-                async for event in self.session.stream(prompt, sampling, limits, task=task):
-                    caller.call_soon_threadsafe(events.put_nowait, event)
-            finally:
-                caller.call_soon_threadsafe(events.put_nowait, None)
+        def put(event: Event | None) -> None:
+            caller.call_soon_threadsafe(events.put_nowait, event)
 
-        forwarding = asyncio.wrap_future(self._submit(forward()))
+        forwarding = asyncio.wrap_future(self._forward(self.session.stream(problem, sampling, limits, **options), put))
         try:
             while (event := await events.get()) is not None:
                 yield event
@@ -121,37 +179,59 @@ class ParallelLLM:
         finally:
             forwarding.cancel()
 
+    def stream_sync(
+        self,
+        problem: Prompt,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[Event]:
+        """`stream` for plain code: ``for event in llm.stream_sync(prompt)``."""
+        self._loop.refuse_waiting()
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        forwarding = self._forward(self.session.stream(problem, sampling, limits, **options), events.put)
+        try:
+            while (event := events.get()) is not None:
+                yield event
+            self._loop.result(forwarding)
+        finally:
+            forwarding.cancel()
+
     def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]`` under the model, each given all ids before it, [tokens - 1]."""
-        return self._wait(self.session.score(ids))
+        return self._loop.wait(self.session.score(ids))
 
     def cancel(self, trace_id: str) -> None:
         """Stop a trace; see `Session.cancel`."""
-        self._wait(self.session.cancel(trace_id))
+        self._loop.wait(self.session.cancel(trace_id))
 
     def update_weights(self, model: str) -> None:
         """Go on with the weights of another folder; see `Session.update_weights`."""
-        self._wait(self.session.update_weights(model))
+        self._loop.wait(self.session.update_weights(model))
 
     def kv_is_free(self) -> bool:
         """Whether the engine holds no KV for any request."""
-        return self._wait(self.session.kv_is_free())
+        return self._loop.wait(self.session.kv_is_free())
 
-    def circumstances(self, sampling: SamplingParams | None = None, limits: Limits | None = None) -> dict[str, Any]:
+    def circumstances(self, sampling: AnySampling | None = None, limits: AnyLimits | None = None) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
         return self.session.circumstances(sampling, limits)
 
     def run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's event loop, such as one that uses ``llm.session``, and wait for it."""
-        return self._wait(work)
+        return self._loop.wait(work)
 
     def close(self) -> None:
-        """Shut the engine down; a second call does nothing. Calls that are under way raise EngineError."""
-        self._refuse_own_thread()
-        if not self._closed:
-            self._closed = True
-            asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result()
-            self._stop_loop()
+        """Shut the engine down; a second call does nothing. Calls that are under way raise EngineError.
+
+        A face that `with_dialect` made only ends its own calls.
+        """
+        self._loop.refuse_waiting()
+        if self._owner is None:
+            self._end()
+            atexit.unregister(self._end)
+        elif self._loop.runs:
+            self._loop.wait(self.session.close())
 
     def __enter__(self) -> "ParallelLLM":
         return self
@@ -161,55 +241,44 @@ class ParallelLLM:
     ) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            self._refuse_own_thread()
-        except InputError:
-            work.close()
-            raise
-        future = self._submit(work)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-        except CancelledError:
-            raise EngineError("the session was closed while this call ran") from None
+    def _forward(self, events: AsyncIterator[Event], put: Callable[[Event | None], object]) -> Future[None]:
+        """Give ``put`` the events of a stream as they come, and None when no more will."""
 
-    def _refuse_own_thread(self) -> None:
-        """Raise InputError where waiting would never end."""
-        if threading.current_thread() is self._thread:
-            raise InputError(
-                "this call would wait for itself: it was made on the engine's own thread, from inside on_trace; make "
-                "it after generate has returned"
-            )
+        async def forward() -> None:
+            try:
+                async for event in events:
+                    put(event)
+            finally:
+                put(None)
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._closed:
-            work.close()
-            raise EngineError("this ParallelLLM was closed; make another one")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def _stop_loop(self) -> None:
-        """End the event loop and its thread, once what was cancelled has ended."""
-        asyncio.run_coroutine_threadsafe(_others_ended(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        return self._loop.submit(forward())
 
 
-async def _others_ended() -> None:
-    """Wait until no other task is left on this event loop."""
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others, timeout=1)
-        for task in others:
-            task.cancel()
+def _end(loop: BackgroundLoop, session: Session) -> None:
+    """Close a session and the loop that it lives on."""
+    if loop.runs:
+        loop.end(session.close())
+
+
+@contextmanager
+def _progress_bar(total: int, on_trace: OnTrace | None) -> Iterator[OnTrace]:
+    """A bar on standard error or in a notebook; what is to be called with each trace."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc="traces", dynamic_ncols=True) as bar:
+
+        def counted(trace: Trace) -> None:
+            bar.update()
+            if on_trace is not None:
+                on_trace(trace)
+
+        yield counted
 
 
 def generate(
     prompts: Prompt | Sequence[Prompt],
-    sampling: SamplingParams | None = None,
-    limits: Limits | None = None,
+    sampling: AnySampling | None = None,
+    limits: AnyLimits | None = None,
     **options: Any,
 ) -> list[Trace]:
     """Load a model, run prompts and shut down, in one call; ``options`` are those of `ParallelLLM`."""

@@ -4,9 +4,9 @@ Unknown keys are refused, values are checked when a record is made, and equality
 through JSON equals the one that was written.
 """
 
-from typing import TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parallel_reason.errors import InputError
 
@@ -22,17 +22,31 @@ class FrozenRecord(Record):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def from_caller(cls, argument: str, value: "Self | dict[str, Any]") -> Self:
+        """What a caller gave: a record, or a dict of its fields.
 
-Kind = TypeVar("Kind", bound=FrozenRecord)
+        Args:
+            argument: what the caller calls it, for messages.
 
-
-def given(kind: type[Kind], value: object, name: str) -> Kind:
-    """What a caller gave as the argument ``name``, if it is a ``kind``: vLLM has a class of that name too.
-
-    Raises:
-        InputError: it is no ``kind``.
-    """
-    if isinstance(value, kind):
-        return value
-    what = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-    raise InputError(f"{name} is of type {what}; write {name}=parallel_reason.{kind.__name__}(...), not {value!r:.60}")
+        Raises:
+            InputError: something else, an unknown field, or a wrong value; in one line.
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict):
+            kind = type(value)
+            of = "" if kind.__module__ == "builtins" else f", a {kind.__qualname__} of {kind.__module__}"
+            raise InputError(
+                f"{argument} must be a {cls.__name__} of parallel_reason or a dict of its fields, not "
+                f"{' '.join(repr(value).split()):.60}{of}"
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                raise InputError(f"{argument} has no field {field!r}; it has {', '.join(cls.model_fields)}") from None
+            where = f"{field}={first['input']!r:.60}: " if field else ""
+            raise InputError(f"{argument}: {where}{first['msg']}") from None

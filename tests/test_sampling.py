@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from parallel_reason import InputError, Limits, SamplingParams
+from parallel_reason import Limits, SamplingParams
 from parallel_reason.engines.openai.engine import NEEDS_SAMPLER
 from parallel_reason.engines.seeded_draw import OVER_A_THREAD
 from parallel_reason.engines.torch.engine import TorchEngine
-from parallel_reason.record import given as as_given
 from parallel_reason.sampling import REFUSED, StructuredOutputsParams
 
 PAGE = (Path(__file__).parents[1] / "docs" / "sampling.md").read_text()
@@ -96,33 +95,6 @@ def test_a_thread_has_its_own_parameters_or_those_of_the_next_above(outer, threa
         return above.below or above
 
     assert sampling.of(label).model_dump(exclude={"threads"}) == naive(label).model_dump(exclude={"threads"})
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "value", "message"),
-    [
-        (
-            SamplingParams,
-            "sampling",
-            vllm.SamplingParams(),
-            "sampling is of type vllm.sampling_params.SamplingParams; write",
-        ),
-        (SamplingParams, "sampling", Limits(), "sampling is of type parallel_reason.limits.Limits; write"),
-        (
-            SamplingParams,
-            "sampling",
-            {"n": 2},
-            "sampling is of type dict; write sampling=parallel_reason.SamplingParams(...)",
-        ),
-        (Limits, "limits", 5, "limits is of type int; write limits=parallel_reason.Limits(...), not 5"),
-        (Limits, "limits", SamplingParams(), "limits is of type parallel_reason.sampling.SamplingParams"),
-    ],
-)
-def test_a_value_of_another_type_is_refused_with_the_fix(kind, name, value, message):
-    with pytest.raises(InputError, match=re.escape(message)) as raised:
-        as_given(kind, value, name)
-    assert "\n" not in str(raised.value)
-    assert as_given(kind, kind(), name) == kind()
 
 
 def test_threads_have_a_bound_on_their_length_by_default():

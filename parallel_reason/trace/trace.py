@@ -17,6 +17,7 @@ from parallel_reason.record import Record
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace.ledger import Ledger
 from parallel_reason.trace.thread import Fork, Status, Thread
+from parallel_reason.trace.transcript import transcript
 
 LogprobsMode = Literal["raw_logprobs", "processed_logprobs"]
 Message = dict[str, Any]
@@ -118,6 +119,15 @@ class Trace(Record):
     def stop_reason(self) -> str:
         """What ended the root thread."""
         return self.root.stop_reason
+
+    def transcript(self, tokenizer: Any) -> str:
+        """The whole trace as people read it, control tokens and all that the runtime wrote among it.
+
+        Every block is one thread's text from its start or a fork to its next fork or its end, after its label; children
+        stand below the place where they forked, indented. A thread that did not finish says why. What a dialect took
+        back, and what a relinearised join copied, is left out.
+        """
+        return transcript(self.threads, tokenizer)
 
     def to_json(self) -> str:
         """One line of JSON, without loss; `from_json` of `parallel_reason.trace` reads it back."""

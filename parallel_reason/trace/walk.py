@@ -1,10 +1,9 @@
 """A trace, step by step, depth first: the order of `layout` and of the flat text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from parallel_reason.trace.thread import Fork, Span
-from parallel_reason.trace.trace import Trace
+from parallel_reason.trace.thread import Fork, Span, Thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +38,23 @@ class _ForkStep:
     fork: Fork
 
 
-def walk(trace: Trace) -> Iterator[SpanStep | ChildStep | JoinStep]:
+def walk(threads: Sequence[Thread]) -> Iterator[SpanStep | ChildStep | JoinStep]:
     """A thread's spans up to a fork, then each child with all below it, then its next spans. Without recursion."""
-    waiting: list[SpanStep | ChildStep | JoinStep | _ForkStep] = _own(trace, 0)[::-1]
+    waiting: list[SpanStep | ChildStep | JoinStep | _ForkStep] = _own(threads, 0)[::-1]
     while waiting:
         step = waiting.pop()
         if isinstance(step, _ForkStep):
             waiting.append(JoinStep(step.thread, step.fork))
             for child in reversed(step.fork.children):
-                waiting += _own(trace, child)[::-1]
+                waiting += _own(threads, child)[::-1]
                 waiting.append(ChildStep(child, step.fork))
         else:
             yield step
 
 
-def _own(trace: Trace, number: int) -> list[SpanStep | ChildStep | JoinStep | _ForkStep]:
+def _own(threads: Sequence[Thread], number: int) -> list[SpanStep | ChildStep | JoinStep | _ForkStep]:
     """What happens to one thread, in order."""
-    thread = trace.threads[number]
+    thread = threads[number]
     steps: list[SpanStep | ChildStep | JoinStep | _ForkStep] = []
     forks = iter([*thread.forks, None])
     fork = next(forks)

@@ -158,7 +158,7 @@ class TorchEngine:
             state.error = EngineError("engine 'torch' was closed")
         if self._step_loop:
             await asyncio.wait([self._step_loop])
-        await asyncio.to_thread(self._worker.shutdown)
+        self._worker.shutdown()
 
     async def _run_steps(self) -> None:
         """Run steps until no request is left."""

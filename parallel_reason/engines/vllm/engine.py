@@ -9,6 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from parallel_reason.engines.base import Capabilities, EngineRequest, FinishReas
 from parallel_reason.engines.checks import check_thread
 from parallel_reason.engines.models import ADD_TOKENIZER, check_model, check_tokenizer
 from parallel_reason.engines.vllm import compat
+from parallel_reason.engines.vllm.attempt import in_thread
 from parallel_reason.engines.vllm.graft import compat as graft_compat
 from parallel_reason.engines.vllm.graft.client import GraftClient
 from parallel_reason.engines.vllm.graft.kv_references import KVReferences
@@ -24,7 +26,7 @@ from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePin
 from parallel_reason.engines.vllm.live_request import LiveRequest
 from parallel_reason.engines.vllm.process import last_error
 from parallel_reason.engines.vllm.sampling import refused, vllm_sampling_params
-from parallel_reason.engines.vllm.start import start_vllm
+from parallel_reason.engines.vllm.start import import_vllm, start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
 
 if TYPE_CHECKING:
@@ -106,7 +108,9 @@ class VllmEngine:
         if dtype:
             vllm_options["dtype"] = dtype
         options = {"max_model_len": context, **vllm_options}
-        started = start_vllm(model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
+        await asyncio.to_thread(import_vllm)
+        start = partial(start_vllm, model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
+        started = await in_thread(start)
         engine = cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
         if started.says_attention:
             engine.precision += f", attention by {(await started.llm.collective_rpc('computes_in'))[0]}"

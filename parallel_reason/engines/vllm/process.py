@@ -21,7 +21,6 @@ DEFAULTS = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",  # one core for this process, the rest for the model
     "VLLM_NO_USAGE_STATS": "1",
 }
-_one_at_a_time = threading.Lock()
 
 
 def register() -> None:
@@ -73,7 +72,7 @@ def starting(
     if not compile:
         settings["TORCHDYNAMO_DISABLE"] = "1"
     handle, log = tempfile.mkstemp(prefix="parallel-reason-vllm-", suffix=".log")
-    with _one_at_a_time, _environment(settings), _main_module_hidden(), _standard_error_to(handle):
+    with _environment(settings), _main_module_hidden(), _standard_error_to(handle):
         yield Path(log)
 
 

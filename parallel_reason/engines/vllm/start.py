@@ -45,7 +45,7 @@ def start_vllm(
             "engine 'vllm' is not known to be exact where batches are split in two, as several GPUs can: leave out "
             "enable_dbo and ubatch_size"
         )
-    platform = _imported_platform()
+    platform = import_vllm()
     cpu = bool(platform.is_cpu())
     compile = not cpu if compile is None else compile
     device = {} if cpu else gpu.environment(options.get("dtype"), flashinfer=find_spec("flashinfer") is not None)
@@ -97,8 +97,8 @@ def _defaults(model: str, cpu: bool, compile: bool, graft: bool) -> dict[str, An
     return options | (graft_compat.engine_options() if graft else {})
 
 
-def _imported_platform() -> Any:
-    """Import vLLM; its ``Platform``, of the device on which it will run.
+def import_vllm() -> Any:
+    """Import vLLM, which takes seconds; its ``Platform``, of the device on which it will run.
 
     Raises:
         EngineError: vLLM is not installed, or finds no device that it was built for.
@@ -113,4 +113,6 @@ def _imported_platform() -> Any:
         ) from None
     if not current_platform.device_type:
         raise EngineError("engine 'vllm' finds no device: install parallel-reason[cpu] where there is no GPU")
+    import vllm.v1.engine.async_llm  # noqa: F401
+
     return current_platform
