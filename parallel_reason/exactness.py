@@ -4,6 +4,7 @@ The reference is one forward pass over ``layout(trace)``, with its positions and
 nothing of the engine, its KV cache or its batching.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,47 @@ class Comparison:
         return float(abs(self.reported - self.expected)[self.worst]) if len(self.ids) else 0.0
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How far the log-probs of an engine lie from those of the reference.
+
+    Attributes:
+        largest, mean: of the absolute differences, in nats; NaN if the engine reported one.
+        tokens: how many were compared.
+    """
+
+    largest: float
+    mean: float
+    tokens: int
+
+    @classmethod
+    def of(cls, compared: Sequence[Comparison]) -> "Difference":
+        """Over all tokens of several traces."""
+        every = np.concatenate([np.zeros(0), *(np.abs(one.reported - one.expected) for one in compared)])
+        return cls(float(every.max()), float(every.mean()), len(every)) if len(every) else cls(0.0, 0.0, 0)
+
+    def within(self, other: "Difference", times: float) -> bool:
+        """Whether neither its largest nor its mean is more than ``times`` that of another."""
+        return self.largest <= times * other.largest and self.mean <= times * other.mean
+
+    def __str__(self) -> str:
+        return f"largest {self.largest:.1e}, mean {self.mean:.1e}"
+
+
 def load_reference(model: str, dtype: str = "float32") -> "PreTrainedModel":
     """The model in plain transformers, on the CPU, with eager attention."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    return AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        net = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="eager")
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    return net.eval()
 
 
 def compare(reference: Any, trace: Trace) -> Comparison:

@@ -7,8 +7,7 @@ from functools import partial
 
 from parallel_reason import read_traces
 from parallel_reason.tasks.countdown import held_out
-from tests.commands import COMMAND, TORCH, call
-from tests.test_cli import error_line
+from tests.commands import COMMAND, TORCH, call, error_line
 
 PROBLEMS = [str(problem) for problem in held_out(12)]
 GENERATE = ["generate", *PROBLEMS, *TORCH, "--tokens", "30", "--json"]
@@ -19,9 +18,9 @@ def at_most(size):
     return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_full_disk_stops_no_trace_and_leaves_no_torn_line(tmp_path):
+def test_a_full_disk_stops_no_trace_and_leaves_no_torn_line(command, tmp_path):
     out = tmp_path / "traces.jsonl"
-    assert call(*GENERATE, "--out", out).returncode == 0
+    assert command(*GENERATE, "--out", out).returncode == 0
     size = out.stat().st_size // 2
     out.unlink()
     done = call(*GENERATE, "--out", out, preexec_fn=at_most(size))
@@ -30,14 +29,14 @@ def test_a_full_disk_stops_no_trace_and_leaves_no_torn_line(tmp_path):
     lost = len(PROBLEMS) - len(kept)
     assert error_line(done) == f"error: {lost} of 12 traces are not in {out} (File too large); {len(kept)} are"
     assert sorted(json.loads(line)["prompt"] for line in done.stdout.splitlines()) == sorted(PROBLEMS)
-    assert call(*GENERATE, "--out", out).returncode == 0
+    assert command(*GENERATE, "--out", out).returncode == 0
     assert len(list(read_traces(out))) == len(kept) + len(PROBLEMS)
 
 
-def test_a_torn_last_line_is_dropped(tmp_path):
+def test_a_torn_last_line_is_dropped(command, tmp_path):
     out = tmp_path / "traces.jsonl"
     out.write_text('{"version": 2, "prom')
-    assert call("generate", PROBLEMS[0], *TORCH, "--out", out).returncode == 0
+    assert command("generate", PROBLEMS[0], *TORCH, "--out", out).returncode == 0
     assert [trace.prompt for trace in read_traces(out)] == PROBLEMS[:1]
 
 

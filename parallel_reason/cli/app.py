@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -46,14 +47,15 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run a command.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command: ``arguments``, or those of the process.
 
     Exit status 0: done; 1: an error, named in one line, or a closed pipe; 2: unusable arguments; 130: Ctrl-C.
     """
     try:
-        _check_arguments(sys.argv[1:])
-        app()
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        _check_arguments(given)
+        app(given)
     except ParallelReasonError as error:
         print_error(str(error))
         sys.exit(1)
