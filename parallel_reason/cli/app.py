@@ -9,14 +9,12 @@ import typer
 
 from parallel_reason import __version__
 from parallel_reason.cli.check import check
-from parallel_reason.cli.console import PlainConsole, print_error
+from parallel_reason.cli.console import INTERRUPTED, STOPPED, PlainConsole, print_error
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
 from parallel_reason.cli.validate import validate
 from parallel_reason.errors import InputError, ParallelReasonError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="parallel-reason",
@@ -65,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this status
-            PlainConsole(stderr=True).print("stopped; what was finished is kept")
+            PlainConsole(stderr=True).print(STOPPED)
         raise
 
 

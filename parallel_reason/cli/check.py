@@ -8,7 +8,7 @@ import typer
 
 from parallel_reason.cli import options as of
 from parallel_reason.cli.batch import check_none_failed, run_batch
-from parallel_reason.cli.chat import Call, make_call
+from parallel_reason.cli.chat import make_call
 from parallel_reason.cli.console import PlainConsole, counting, one_line, status
 from parallel_reason.cli.loading import is_embedded, load
 from parallel_reason.cli.output import TraceOutput
@@ -19,9 +19,6 @@ from parallel_reason.trace import Trace
 
 if TYPE_CHECKING:
     from parallel_reason.exactness import Comparison
-    from parallel_reason.limits import Limits
-    from parallel_reason.llm import ParallelLLM
-    from parallel_reason.sampling import SamplingParams
 
 EXAMPLE = "22,26,31,53=27"
 NOISE = 2.0  # differences of plain decoding, as often as this, are no fault of forks and joins in 16 bits
@@ -81,7 +78,7 @@ def check(
             llm, call.prompts, TraceOutput(None), bar, name="running", sampling=sampling, limits=limits, **call.options
         )
         with status("decoding without forks"):
-            plain = _plain(llm, call, sampling, limits)
+            plain = llm.with_dialect("none").generate(call.prompts, sampling, limits, **call.options)
         folder, tokenizer = llm.engine.model, llm.tokenizer
     check_none_failed([*traces, *plain])
     with status("loading transformers"):
@@ -99,15 +96,6 @@ def _default(params: dict[str, Any]) -> list[str]:
     if params["template"]:
         return [load_template(params["template"]).example]
     return [EXAMPLE] if is_embedded(params) else []
-
-
-def _plain(llm: "ParallelLLM", call: Call, sampling: "SamplingParams", limits: "Limits") -> list[Trace]:
-    """The same prompts in one thread each."""
-    from parallel_reason.dialects import bind
-    from parallel_reason.runtime.session import Session
-
-    alone = Session(llm.engine, bind("none", llm.tokenizer), limits=limits)
-    return llm.run_coroutine(alone.run(call.prompts, sampling, **call.options))
 
 
 def _compared(reference: Any, traces: Sequence[Trace], bar: PlainConsole, name: str) -> list["Comparison"]:

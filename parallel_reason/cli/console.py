@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+INTERRUPTED = 130  # exit status after Ctrl-C
+STOPPED = "stopped; what was finished is kept"
 NOTE_S = 30.0  # seconds between notes of how far a run is, where there is no terminal
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -82,7 +82,7 @@ def generate(
     params = command.params
     limits, settings = limits_of(params), sampling_params(params, sampling)
     call = make_call(read_prompts(prompt or [], file, lines=lines, jsonl=jsonl), params)
-    verdict = embedded_verdict(call.raw) if is_embedded(params) and len(call.raw) == len(call.prompts) else None
+    verdict = embedded_verdict(call.raw) if is_embedded(params) and call.raw == call.prompts else None
     console = PlainConsole()
     with TraceOutput(console, json=json, out=out, many=len(call.prompts) * n > 1) as output:
         output.titles, output.verdict = call.titles, verdict
