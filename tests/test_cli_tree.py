@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from parallel_reason.cli.demo import Row, _table
 from parallel_reason.cli.tree import TreeView, plain_lines, print_ended
 from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled
+from parallel_reason.tasks.countdown import held_out
 from tests.scripted import FORKS, session
 
 TEXT = st.text(st.characters() | st.sampled_from("\n\t\x1b你好🙂e\u0301"), max_size=300)
@@ -117,3 +119,15 @@ def test_a_line_holds_one_thread_whatever_it_wrote(text):
     trace.threads[0].stop_reason = text
     (line,) = plain_lines(trace)
     assert len(line.splitlines()) == 1
+
+
+def test_the_table_of_the_demo_fits_a_terminal_of_80_columns():
+    trace = asyncio.run(session(FORKS).run("Q"))[0]
+    trace.ledger.sampled_tokens *= 100
+    rows = [Row("one after another", serial, [trace] * 2000, 12345.6) for serial in (False, True)]
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(_table(held_out(), rows))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for text in ("one after another", "0 of 2000", "path", "acceler-", "seconds", "12345.6"):
+        assert text in shown

@@ -71,9 +71,7 @@ def generate(
     The line of a trace begins with the numbers of its prompt and of its sample, such as 3.0, if there are several.
     Exit status 0 if every trace ran and was written, else 1.
 
-    For example:
-
-    parallel-reason generate 22,26,31,53=27
+    For example: parallel-reason generate 22,26,31,53=27
 
     parallel-reason generate --chat "Name three rivers." --model ./my-model --dialect none
 
@@ -84,12 +82,14 @@ def generate(
     call = make_call(read_prompts(prompt or [], file, lines=lines, jsonl=jsonl), params)
     verdict = embedded_verdict(call.raw) if is_embedded(params) and call.raw == call.prompts else None
     console = PlainConsole()
-    with TraceOutput(console, json=json, out=out, many=len(call.prompts) * n > 1) as output:
-        output.titles, output.verdict = call.titles, verdict
-        with load(params, call, limits) as llm:
-            if transcript:
-                output.transcript = lambda trace: trace.transcript(llm.tokenizer)
-            traces = _run(llm, call, output, console, sampling=settings, limits=limits)
+    many = len(call.prompts) * n > 1
+    with (
+        TraceOutput(console, json=json, out=out, many=many, titles=call.titles, verdict=verdict) as output,
+        load(params, call, limits) as llm,
+    ):
+        if transcript:
+            output.transcript = lambda trace: trace.transcript(llm.tokenizer)
+        traces = _run(llm, call, output, console, sampling=settings, limits=limits)
     check_none_failed(traces)
     if not output.complete:
         raise typer.Exit(1)

@@ -46,17 +46,26 @@ class TraceOutput:
     What was not written is reported in one line when it is closed.
 
     Attributes:
-        titles: what a person knows the prompts by; the prompts themselves if empty.
         transcript: makes of a trace what is printed of its threads; if None, they are a line each, and on a terminal
             none.
-        verdict: what is said of a trace's answer beside its counts.
         closed_pipe: the error by which standard output was found closed.
     """
 
     def __init__(
-        self, console: Console | None, *, json: bool = False, out: Path | None = None, many: bool = False
+        self,
+        console: Console | None,
+        *,
+        json: bool = False,
+        out: Path | None = None,
+        many: bool = False,
+        titles: Sequence[str] = (),
+        verdict: Callable[[Trace], str] | None = None,
     ) -> None:
         """Traces go to the file ``out``, and to the console: as JSON, or as text, numbered if there are ``many``.
+
+        Args:
+            titles: what a person knows the prompts by; the prompts themselves if empty.
+            verdict: what is said of a trace's answer beside its counts.
 
         Raises:
             InputError: the file cannot be written.
@@ -64,9 +73,9 @@ class TraceOutput:
         self.console = console
         self.json = json
         self.many = many
-        self.titles: Sequence[str] = ()
+        self.titles = titles
+        self.verdict = verdict
         self.transcript: Callable[[Trace], str] | None = None
-        self.verdict: Callable[[Trace], str] | None = None
         self.closed_pipe: BrokenPipeError | None = None
         self._file = TraceWriter(out) if out else None
         self._in_file = Tally(f"in {out}")
