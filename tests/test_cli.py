@@ -13,9 +13,10 @@ def test_version_of_the_installed_command():
     assert call("--version").stdout == f"parallel-reason {__version__}\n"
 
 
-def test_help_teaches(command):
+def test_help_teaches(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert "doctor" in command("--help").stdout
-    said = command("generate", "--help", columns=80).stdout
+    said = command("generate", "--help").stdout
     assert all(len(line) <= 80 for line in said.splitlines())
     for panel in ("Prompts", "Model", "Output", "Sampling, as in vLLM", "Limits of each trace"):
         assert f"─ {panel} ─" in said
@@ -51,7 +52,7 @@ def test_help_teaches(command):
         (["generate", "1,2=3", "--out", "/dev/null/x.jsonl"], "cannot write /dev/null/x.jsonl"),
         (["check", "--temperature", "-1"], "--temperature -1.0"),
         (["check", "--model", "/no/model"], "no prompt"),
-        (["check", "1,2=3", "-o", "no_such=1", *TORCH], "no_such"),
+        (["check", PROBLEM, "-o", "no_such=1", *TORCH], "no_such"),
         (["demo", "--out", "/"], "cannot write /: Is a directory"),
         (["validate", "/no/file", "--dialect", "spawn_join"], "cannot read /no/file: No such file"),
         (["validate", __file__, "--dialect", "spawn_join", "--model", "/no/model"], "no tokenizer in '/no/model'"),
@@ -71,8 +72,8 @@ def test_bad_input_is_one_line_and_status_1(command, args, says):
         (["generate", "1", "--model", "/data/[lora]/m"], "no model '/data/[lora]/m'"),
         (["generate", "1", "--model", "/data/:smile:/m"], "no model '/data/:smile:/m'"),
         (["generate", "--file", "/data/[/b]"], "cannot read /data/[/b]"),
-        (["generate", "1", "-e", "[/red]"], "--engine-option [/red]: write it"),
-        (["generate", "1", "--dialect", "a\nb\x1b[31m"], r"unknown dialect 'a\nb\x1b[31m'"),
+        (["generate", PROBLEM, "-e", "[/red]"], "--engine-option [/red]: write it"),
+        (["generate", PROBLEM, "--dialect", "a\nb\x1b[31m"], r"unknown dialect 'a\nb\x1b[31m'"),
         (["validate", "/no[/red]", "--dialect", "x"], "cannot read /no[/red]"),
     ],
 )

@@ -12,7 +12,7 @@ from parallel_reason.cli.chat import make_call
 from parallel_reason.cli.prompts import read_prompts
 from parallel_reason.errors import InputError
 
-NOTHING = dict.fromkeys(("template", "chat", "system", "reply", "chat_option", "dialect"))
+NOTHING = dict.fromkeys(("template", "chat", "system", "reply", "chat_option", "dialect", "engine")) | {"model": "m"}
 ASK = [{"role": "user", "content": "Hi"}]
 
 

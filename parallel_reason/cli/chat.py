@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from parallel_reason.cli.countdown import CountdownPrompts
 from parallel_reason.cli.options import CHAT_OPTIONS
 from parallel_reason.cli.prompts import GivenPrompt, tasks_of
 from parallel_reason.cli.settings import settings
@@ -25,11 +26,13 @@ class Call:
         prompts: texts or chats.
         titles: what a person knows each by, [prompts].
         options: ``tasks``, ``prompt`` and ``chat``, as far as they were given.
+        countdown: the prompts as problems, if the embedded model is to run them.
     """
 
     prompts: list[Prompt]
     titles: list[str]
     options: dict[str, Any]
+    countdown: CountdownPrompts | None = None
 
     @property
     def raw(self) -> list[str]:
@@ -41,7 +44,8 @@ def make_call(given: Sequence[GivenPrompt], params: Mapping[str, Any]) -> Call:
     """The call that a command's parameters ask for.
 
     Args:
-        params: ``template``, ``chat``, ``system``, ``reply``, ``chat_option`` and ``dialect`` of `options`.
+        params: ``template``, ``chat``, ``system``, ``reply``, ``chat_option``, ``model``, ``dialect`` and ``engine`` of
+            `options`.
 
     Raises:
         InputError: options that exclude one another, or that a prompt cannot be used with.
@@ -71,7 +75,15 @@ def make_call(given: Sequence[GivenPrompt], params: Mapping[str, Any]) -> Call:
         )
     if tasks := tasks_of(given):
         options["tasks"] = tasks
-    return Call(prompts, [one.title for one in given], options)
+    call = Call(prompts, [one.title for one in given], options)
+    if is_embedded(params) and call.raw == prompts:
+        return replace(call, countdown=CountdownPrompts.read(call.raw))
+    return call
+
+
+def is_embedded(params: Mapping[str, Any]) -> bool:
+    """Whether a command runs the embedded model."""
+    return params["model"] is None and params["engine"] != "openai"
 
 
 def _chat(given: GivenPrompt, system: str | None, reply: str | None) -> list[Message]:

@@ -8,9 +8,9 @@ import typer
 
 from parallel_reason.cli import options as of
 from parallel_reason.cli.batch import check_none_failed, run_batch
-from parallel_reason.cli.chat import make_call
+from parallel_reason.cli.chat import is_embedded, make_call
 from parallel_reason.cli.console import PlainConsole, counting, one_line, status
-from parallel_reason.cli.loading import is_embedded, load
+from parallel_reason.cli.loading import load
 from parallel_reason.cli.output import TraceOutput
 from parallel_reason.cli.prompts import read_prompts
 from parallel_reason.cli.settings import limits_of, sampling_params

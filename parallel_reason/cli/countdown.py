@@ -1,8 +1,8 @@
 """The embedded model on the command line: it solves Countdown alone, and what it answers can be verified."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from parallel_reason.cli.console import print_note
 from parallel_reason.cli.prompts import LINE_BREAK
 from parallel_reason.errors import InputError
 from parallel_reason.tasks.countdown.problem import Problem
@@ -12,22 +12,30 @@ from parallel_reason.trace import Trace
 NUMBERS = 4  # of every problem that the embedded model learned from
 
 
-def embedded_verdict(prompts: Sequence[str]) -> Callable[[Trace], str]:
-    """Read prompts as problems for the embedded model.
+@dataclass(frozen=True, slots=True)
+class CountdownPrompts:
+    """Prompts for the embedded model, read as problems."""
 
-    Returns:
-        What to say of the answer of a trace: whether it solves its problem.
+    problems: list[Problem]
 
-    Raises:
-        InputError: a prompt is no problem.
-    """
-    problems = [_problem(prompt) for prompt in prompts]
-    others = [problem for problem in problems if len(problem.numbers) != NUMBERS]
-    if others:
-        print_note(
-            f"the embedded model learned problems of {NUMBERS} numbers; {others[0]} has {len(others[0].numbers)}"
-        )
-    return lambda trace: "" if trace.answer is None else verdict(trace.answer, problems[trace.prompt_index])
+    @classmethod
+    def read(cls, prompts: Sequence[str]) -> "CountdownPrompts":
+        """Read them.
+
+        Raises:
+            InputError: one is no problem.
+        """
+        return cls([_problem(prompt) for prompt in prompts])
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of them; None if the model learned such problems."""
+        other = next((problem for problem in self.problems if len(problem.numbers) != NUMBERS), None)
+        return other and f"the embedded model learned problems of {NUMBERS} numbers; {other} has {len(other.numbers)}"
+
+    def verdict(self, trace: Trace) -> str:
+        """What to say of the answer of a trace: whether it solves its problem."""
+        return "" if trace.answer is None else verdict(trace.answer, self.problems[trace.prompt_index])
 
 
 def _problem(prompt: str) -> Problem:

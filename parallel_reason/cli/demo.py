@@ -101,7 +101,8 @@ def _run(
 
 def _table(tasks: list[Problem], rows: list[Row]) -> Table:
     """What the runs came to, in less than 80 columns."""
-    table = Table("", "solved", "tokens", "critical\npath", "acceler-\nation", "cached", "seconds", box=SIMPLE_HEAD)
+    names = ("", "solved", "tokens", "critical\npath", "acceler-\nation", "cached", "seconds")
+    table = Table(*names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         counts = aggregate(trace.ledger for trace in row.traces)
         critical = counts.sampled_tokens if row.serial else counts.critical_path_tokens

@@ -9,8 +9,7 @@ from parallel_reason.cli import options as of
 from parallel_reason.cli.batch import check_none_failed, run_batch, run_one
 from parallel_reason.cli.chat import Call, make_call
 from parallel_reason.cli.console import PlainConsole
-from parallel_reason.cli.countdown import embedded_verdict
-from parallel_reason.cli.loading import is_embedded, load
+from parallel_reason.cli.loading import load
 from parallel_reason.cli.output import TraceOutput
 from parallel_reason.cli.prompts import read_prompts
 from parallel_reason.cli.settings import limits_of, sampling_params
@@ -68,7 +67,7 @@ def generate(
 ) -> None:
     """Run prompts and print their answers; on a terminal, draw the threads while they run.
 
-    The line of a trace begins with the numbers of its prompt and of its sample, such as 3.0, if there are several.
+    Of several traces, the line of each begins with the numbers of its prompt and of its sample, such as 3.0.
     Exit status 0 if every trace ran and was written, else 1.
 
     For example: parallel-reason generate 22,26,31,53=27
@@ -80,13 +79,14 @@ def generate(
     params = command.params
     limits, settings = limits_of(params), sampling_params(params, sampling)
     call = make_call(read_prompts(prompt or [], file, lines=lines, jsonl=jsonl), params)
-    verdict = embedded_verdict(call.raw) if is_embedded(params) and call.raw == call.prompts else None
     console = PlainConsole()
     many = len(call.prompts) * n > 1
     with (
-        TraceOutput(console, json=json, out=out, many=many, titles=call.titles, verdict=verdict) as output,
+        TraceOutput(console, json=json, out=out, many=many, titles=call.titles) as output,
         load(params, call, limits) as llm,
     ):
+        if call.countdown:
+            output.verdict = call.countdown.verdict
         if transcript:
             output.transcript = lambda trace: trace.transcript(llm.tokenizer)
         traces = _run(llm, call, output, console, sampling=settings, limits=limits)

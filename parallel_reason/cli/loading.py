@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 SHOW_CURSOR = "\x1b[?25h"
 
 
-def is_embedded(params: Mapping[str, Any]) -> bool:
-    """Whether a command runs the embedded model."""
-    return params["model"] is None and params["engine"] != "openai"
-
-
 def load(params: Mapping[str, Any], call: Call, limits: Limits) -> "ParallelLLM":
     """Load the model that a command's parameters ask for, to run a call.
 
@@ -49,6 +44,8 @@ def load(params: Mapping[str, Any], call: Call, limits: Limits) -> "ParallelLLM"
                 check_prompts(call, tokenizer, model or str(EMBEDDED), limits)
         if sent_raw(call, tokenizer, params["chat"]):
             print_note(f"{name} has a chat template, and the prompt is sent without it: add --chat, or --no-chat")
+        if call.countdown and call.countdown.note:
+            print_note(call.countdown.note)
         with status(f"loading {name} on {engine}"):
             from parallel_reason.llm import ParallelLLM
 

@@ -48,6 +48,7 @@ class TraceOutput:
     Attributes:
         transcript: makes of a trace what is printed of its threads; if None, they are a line each, and on a terminal
             none.
+        verdict: what is said of a trace's answer beside its counts.
         closed_pipe: the error by which standard output was found closed.
     """
 
@@ -59,13 +60,11 @@ class TraceOutput:
         out: Path | None = None,
         many: bool = False,
         titles: Sequence[str] = (),
-        verdict: Callable[[Trace], str] | None = None,
     ) -> None:
         """Traces go to the file ``out``, and to the console: as JSON, or as text, numbered if there are ``many``.
 
         Args:
             titles: what a person knows the prompts by; the prompts themselves if empty.
-            verdict: what is said of a trace's answer beside its counts.
 
         Raises:
             InputError: the file cannot be written.
@@ -74,8 +73,8 @@ class TraceOutput:
         self.json = json
         self.many = many
         self.titles = titles
-        self.verdict = verdict
         self.transcript: Callable[[Trace], str] | None = None
+        self.verdict: Callable[[Trace], str] | None = None
         self.closed_pipe: BrokenPipeError | None = None
         self._file = TraceWriter(out) if out else None
         self._in_file = Tally(f"in {out}")
