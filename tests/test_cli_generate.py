@@ -100,6 +100,32 @@ def test_json_goes_to_a_pipe_while_the_progress_bar_is_on_the_terminal():
     assert '"prompt"' not in shown
 
 
+def processes(session):
+    """Of a session, but for those that have ended."""
+    lines = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True).stdout
+    return [line.split()[0] for line in lines.splitlines() if "Z" not in line.split()[1]]
+
+
+def wait_until(true):
+    deadline = time.time() + 240
+    while not true() and time.time() < deadline:
+        time.sleep(0.1)
+    assert true()
+
+
+@pytest.mark.parametrize("started", [1, 3])  # no other process yet; vLLM's, and the tracker of its resources
+def test_ctrl_c_while_vllm_loads_leaves_no_process(started):
+    process = subprocess.Popen(
+        [*COMMAND, "generate", PROBLEM], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    wait_until(lambda: len(processes(process.pid)) >= started and "torch" in open(f"/proc/{process.pid}/maps").read())
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out, errors) == (130, "", "stopped; what was finished is kept\n")
+    wait_until(lambda: not processes(process.pid))
+
+
 @pytest.mark.parametrize("engine", ["torch", "vllm"])
 def test_ctrl_c_keeps_what_was_finished(tmp_path, engine):
     out = tmp_path / "traces.jsonl"
@@ -125,14 +151,12 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, engine):
             stdout=printed, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
         )  # fmt: skip
-    deadline = time.time() + 240
-    while time.time() < deadline and not (out.exists() and out.read_text().count("\n") >= 5):
-        time.sleep(0.2)
+    wait_until(lambda: out.exists() and out.read_text().count("\n") >= 5)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "stopped; what was finished is kept"
     assert "Traceback" not in errors
     kept = list(read_traces(out))
-    assert 5 <= len(kept) < len(PROBLEMS) * 50
+    assert 5 <= len(kept)
     assert [json.loads(line)["prompt"] for line in (tmp_path / "printed").open()] == [trace.prompt for trace in kept]

@@ -12,7 +12,8 @@ from parallel_reason.cli.settings import settings
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prompts import load
-from parallel_reason.runtime.prompts import ChatOptions, Prompt, render
+from parallel_reason.runtime.chat import ChatOptions
+from parallel_reason.runtime.prompts import Prompt, render
 from parallel_reason.trace.trace import Message
 
 OF_CALL = ("messages", "conversation", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template")
