@@ -2,10 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
-from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,12 @@ def test_json_goes_to_a_pipe_while_the_progress_bar_is_on_the_terminal():
     assert '"prompt"' not in shown
 
 
+def heed_ctrl_c():
+    """What a job in the background does not; with bounded memory, which all the samples at once would exceed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_DATA, (16 << 30, 16 << 30))
+
+
 def processes(session):
     """Of a session, but for those that have ended."""
     lines = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True).stdout
@@ -117,9 +124,11 @@ def wait_until(true):
 def test_ctrl_c_while_vllm_loads_leaves_no_process(started):
     process = subprocess.Popen(
         [*COMMAND, "generate", PROBLEM], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        text=True, start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
-    wait_until(lambda: len(processes(process.pid)) >= started and "torch" in open(f"/proc/{process.pid}/maps").read())
+    wait_until(
+        lambda: len(processes(process.pid)) >= started and "torch" in Path(f"/proc/{process.pid}/maps").read_text()
+    )
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (130, "", "stopped; what was finished is kept\n")
@@ -147,9 +156,8 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, engine):
     ]
     with (tmp_path / "printed").open("w") as printed:
         process = subprocess.Popen(
-            [*map(str, command), "--engine", engine],
-            stdout=printed, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            [*map(str, command), "--engine", engine], stdout=printed, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, preexec_fn=heed_ctrl_c,
         )  # fmt: skip
     wait_until(lambda: out.exists() and out.read_text().count("\n") >= 5)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
@@ -158,5 +166,5 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, engine):
     assert errors.splitlines()[-1] == "stopped; what was finished is kept"
     assert "Traceback" not in errors
     kept = list(read_traces(out))
-    assert 5 <= len(kept)
+    assert len(kept) >= 5
     assert [json.loads(line)["prompt"] for line in (tmp_path / "printed").open()] == [trace.prompt for trace in kept]
