@@ -76,12 +76,18 @@ def command(capfd, monkeypatch):
     """``command(*args)``: the command line, run in this process; see `call` of `tests.commands` for one of its own."""
     from parallel_reason.cli.app import main
 
-    def run(*args, text="", columns=None):
-        """``text`` is standard input, as text or as bytes; with ``columns`` both outputs count as a terminal."""
+    def run(*args, text="", columns=None, stdout=None):
+        """Run it to its end.
+
+        ``text`` is standard input, as text or as bytes; ``stdout`` is a file in place of standard output; with
+        ``columns`` both outputs count as a terminal.
+        """
         data = text if isinstance(text, bytes) else text.encode()
         capfd.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            if stdout:
+                patch.setattr(sys, "stdout", stdout)
             for name, value in {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": columns, "LINES": 40}.items():
                 if columns:
                     patch.setenv(name, str(value))
