@@ -51,6 +51,13 @@ def test_of_a_long_prompt_and_text_both_are_seen():
     assert "…" in row
 
 
+def test_of_text_in_wide_characters_the_newest_is_seen():
+    view = started("题" * 100)
+    view.add(TokensSampled("t", "0", (1,), "你好" * 100 + "末"))
+    (row,) = lines(view)
+    assert row.rstrip().endswith("末")
+
+
 def test_a_title_stands_for_the_prompt():
     (row,) = lines(started("<|im_start|>system\nYou are", title="Why?"))
     assert "Why?" in row
