@@ -14,20 +14,20 @@ from parallel_reason.cli.tree import TreeView
 from parallel_reason.runtime.events import TokensSampled
 from parallel_reason.tasks.countdown import held_out
 
-WIDTH = 110  # characters
+WIDTH, HEIGHT = 110, 16  # characters, lines
 SAMPLED = 38  # tokens of the child that samples fastest, when the picture is taken
 
 
 async def main(file: Path) -> None:
     """Run until a child has sampled enough tokens, and draw the tree."""
     console = Console(record=True, width=WIDTH, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    view = TreeView(rows=14)
+    view = TreeView()
     async with await Session.start() as session:
         async for event in session.stream(str(held_out(1)[0])):
             view.add(event)
             if isinstance(event, TokensSampled) and "." in event.label and view.branches[event.label].tokens >= SAMPLED:
                 break
-    console.print(view.draw(WIDTH - 2))
+    console.print(view.draw(WIDTH - 2, HEIGHT))
     file.write_text(console.export_svg(title="parallel-reason generate"), encoding="utf-8")
 
 

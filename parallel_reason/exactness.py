@@ -4,6 +4,7 @@ The reference is one forward pass over ``layout(trace)``, with its positions and
 nothing of the engine, its KV cache or its batching.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BOUND = 1e-4  # largest difference of log-probs that the contract allows, in nats, in fp32
+LARGEST, MEAN = 4.0, 2.0  # in 16 bits: how much more than that of transformers itself a difference may be
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,48 @@ class Comparison:
         return float(abs(self.reported - self.expected)[self.worst]) if len(self.ids) else 0.0
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How far log-probs lie from those of a reference, over the tokens of several traces.
+
+    Attributes:
+        largest, mean: of the absolute differences, in nats; NaN if an engine reported one.
+        tokens: how many.
+    """
+
+    largest: float
+    mean: float
+    tokens: int
+
+    @classmethod
+    def of(cls, logprobs: Sequence[NDArray[np.float64]], reference: Sequence[NDArray[np.float64]]) -> "Difference":
+        """Log-probs and those of the reference, an array [sampled tokens] for each trace."""
+        every = np.concatenate([np.zeros(0), *(np.abs(a - b) for a, b in zip(logprobs, reference, strict=True))])
+        return cls(float(every.max()), float(every.mean()), len(every)) if len(every) else cls(0.0, 0.0, 0)
+
+    def is_rounding(self, of_transformers: "Difference") -> bool:
+        """Whether it is no more than what transformers, in the same 16 bits, differs from itself in float32.
+
+        Rounding of another order differs in single tokens, so that the largest may be `LARGEST` times as large, but
+        over all tokens the mean may be `MEAN` times.
+        """
+        return self.largest <= LARGEST * of_transformers.largest and self.mean <= MEAN * of_transformers.mean
+
+
 def load_reference(model: str, dtype: str = "float32") -> "PreTrainedModel":
     """The model in plain transformers, on the CPU, with eager attention."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    return AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        net = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="eager")
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    return net.eval()
 
 
 def compare(reference: Any, trace: Trace) -> Comparison:

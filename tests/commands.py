@@ -1,4 +1,4 @@
-"""The command in a process of its own, as a person or a script calls it."""
+"""The command in a process of its own, where the process is what is tested; the fixture ``command`` is much faster."""
 
 import os
 import pty
@@ -11,6 +11,14 @@ TORCH = ["--engine", "torch"]  # starts in seconds; for tests in which the engin
 PROBLEM = "22,26,31,53=27"
 
 
+def error_line(done):
+    """The one line of an error."""
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.rstrip("\n")
+
+
 def call(*args, text="", **options):
     """Run it to its end; ``text`` is its standard input, as text or as bytes."""
     data = text if isinstance(text, bytes) else text.encode()
@@ -21,7 +29,7 @@ def call(*args, text="", **options):
 
 
 def call_on_terminal(*args, stream="stdout"):
-    """Run it with one stream on a terminal of 200 columns.
+    """Run it with one stream on a terminal of 80 columns.
 
     Returns:
         The exit status, what the terminal got, and what the other stream got.
@@ -31,7 +39,7 @@ def call_on_terminal(*args, stream="stdout"):
     with tempfile.TemporaryFile() as piped:
         process = subprocess.Popen(
             [*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, **{stream: there, other: piped},
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "40"},
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
         )  # fmt: skip
         os.close(there)
         shown = b""

@@ -1,7 +1,10 @@
 """Two models on real vLLM, each started once: ``soup``, random weights over a vocabulary so small that control tokens
 come up all the time, and ``countdown``, the embedded model, which forks as it was trained to."""
 
+import io
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +69,33 @@ def reference():
         return compare(models[llm.engine.model], trace)
 
     return scores
+
+
+@pytest.fixture
+def command(capfd, monkeypatch):
+    """``command(*args)``: the command line, run in this process; see `call` of `tests.commands` for one of its own."""
+    from parallel_reason.cli.app import main
+
+    def run(*args, text="", columns=None, stdout=None):
+        """Run it to its end.
+
+        ``text`` is standard input, as text or as bytes; ``stdout`` is a file in place of standard output; with
+        ``columns`` both outputs count as a terminal.
+        """
+        data = text if isinstance(text, bytes) else text.encode()
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            if stdout:
+                patch.setattr(sys, "stdout", stdout)
+            for name, value in {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": columns, "LINES": 40}.items():
+                if columns:
+                    patch.setenv(name, str(value))
+            try:
+                main([os.fsdecode(arg) if isinstance(arg, bytes) else str(arg) for arg in args])
+                status = 0
+            except SystemExit as end:
+                status = end.code or 0
+        return subprocess.CompletedProcess(args, status, *capfd.readouterr())
+
+    return run

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from parallel_reason.cli.settings import toml_value
-from tests.commands import PROBLEM, TORCH, call
-from tests.test_cli import error_line
+from tests.commands import PROBLEM, TORCH, error_line
 
 
 @pytest.mark.parametrize(
@@ -23,8 +22,8 @@ def test_a_value_is_toml_or_text(text, value):
     assert type(found) is type(value)
 
 
-def test_options_reach_the_dialect_and_the_engine_as_values():
-    done = call("generate", PROBLEM, *TORCH, "-o", "join_on=first", "-e", "kv_tokens=40", "--threads", "1", "--json")
+def test_options_reach_the_dialect_and_the_engine_as_values(command):
+    done = command("generate", PROBLEM, *TORCH, "-o", "join_on=first", "-e", "kv_tokens=40", "--threads", "1", "--json")
     assert done.returncode == 1
     trace = json.loads(done.stdout)
     assert trace["dialect_options"]["join_on"] == "first"
@@ -38,6 +37,9 @@ def test_options_reach_the_dialect_and_the_engine_as_values():
         (["-e", "=1"], "--engine-option =1: write it as name=value"),
         (["-e", "compile=False"], "--engine-option compile=False: values are TOML; write compile=false"),
         (["-e", "context=None"], "--engine-option context=None: values are TOML; leave the option out"),
+        (["-e", "dtype=float32"], "--engine-option dtype=float32: 'dtype' cannot be given this way"),
+        (["--chat-option", "tokenize=true"], "--chat-option tokenize=true: 'tokenize' cannot be given this way"),
+        (["-s", "seed"], "--sampling seed: write it as name=value"),
         (["-e", "model=m"], "--engine-option model=m: 'model' cannot be given this way"),
         (["-o", "tokenizer=1"], "--option tokenizer=1: 'tokenizer' cannot be given this way"),
         ([*TORCH, "-e", "no_such=1"], "no_such"),
@@ -45,5 +47,5 @@ def test_options_reach_the_dialect_and_the_engine_as_values():
         ([*TORCH, "-o", "join_on=false"], "join_on"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_one_line(args, says):
-    assert says in error_line(call("generate", PROBLEM, *args))
+def test_an_option_that_cannot_be_used_is_one_line(command, args, says):
+    assert says in error_line(command("generate", PROBLEM, *args))

@@ -2,13 +2,14 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from parallel_reason import __version__
 from parallel_reason.cli.check import check
-from parallel_reason.cli.console import PlainConsole, print_error
+from parallel_reason.cli.console import INTERRUPTED, STOPPED, PlainConsole, print_error
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
 from parallel_reason.cli.generate import generate
@@ -16,8 +17,6 @@ from parallel_reason.cli.prepare import prepare
 from parallel_reason.cli.show_prompts import show_prompts
 from parallel_reason.cli.validate import validate
 from parallel_reason.errors import InputError, ParallelReasonError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="parallel-reason",
@@ -50,14 +49,15 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run a command.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command: ``arguments``, or those of the process.
 
     Exit status 0: done; 1: an error, named in one line, or a closed pipe; 2: unusable arguments; 130: Ctrl-C.
     """
     try:
-        _check_arguments(sys.argv[1:])
-        app()
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        _check_arguments(given)
+        app(given)
     except ParallelReasonError as error:
         print_error(str(error))
         sys.exit(1)
@@ -67,7 +67,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this status
-            PlainConsole(stderr=True).print("stopped; what was finished is kept")
+            PlainConsole(stderr=True).print(STOPPED)
         raise
 
 

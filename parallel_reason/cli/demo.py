@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +20,7 @@ from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.tasks.countdown.problem import Problem
 from parallel_reason.tasks.countdown.split import HELD_OUT, held_out
-from parallel_reason.tasks.countdown.verify import solves
+from parallel_reason.tasks.countdown.verify import solves, verdict
 from parallel_reason.trace import Trace, aggregate
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def _one(llm: "ParallelLLM", console: Console, task: Problem) -> None:
         Text.assemble(("One problem", "bold"), f", {task}: every first step is tried by a thread of its own.\n")
     )
     if console.is_terminal:
-        trace = asyncio.run(draw(llm.stream(str(task)), console))
+        trace = asyncio.run(draw(llm.stream(str(task)), console, str(task)))
     else:
         (trace,) = llm.generate(str(task))
-    console.print(summary(trace), soft_wrap=True)
+    said = "" if trace.answer is None else verdict(trace.answer, task)
+    console.print(summary(trace, str(task), verdict=said), soft_wrap=True)
 
 
 def _run(
@@ -98,7 +100,9 @@ def _run(
 
 
 def _table(tasks: list[Problem], rows: list[Row]) -> Table:
-    table = Table("", "solved", "tokens", "critical path", "acceleration", "cached", "seconds")
+    """What the runs came to, in less than 80 columns."""
+    names = ("", "solved", "tokens", "critical\npath", "acceler-\nation", "cached", "seconds")
+    table = Table(*names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         counts = aggregate(trace.ledger for trace in row.traces)
         critical = counts.sampled_tokens if row.serial else counts.critical_path_tokens

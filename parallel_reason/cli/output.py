@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,11 +10,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
-from parallel_reason.cli.console import one_line, print_error
+from parallel_reason.cli.console import clipped, in_lines, one_line, print_error
 from parallel_reason.cli.tree import plain_lines
 from parallel_reason.trace import Trace, TraceWriter
 
-PROMPT_SHOWN = 80  # characters of a prompt in its summary
+TITLE_WIDTH = 40  # cells of a prompt in its summary
+
+
+def why(error: OSError) -> str:
+    """What the system says of an error."""
+    return error.strerror or type(error).__name__
 
 
 @dataclass
@@ -28,7 +34,7 @@ class Tally:
     def lose(self, error: OSError) -> None:
         """Count a trace that could not be written."""
         self.lost += 1
-        self.reason = self.reason or error.strerror or type(error).__name__
+        self.reason = self.reason or why(error)
 
     def __str__(self) -> str:
         return f"{self.lost} of {self.lost + self.written} traces are not {self.place} ({self.reason})"
@@ -40,13 +46,25 @@ class TraceOutput:
     What was not written is reported in one line when it is closed.
 
     Attributes:
+        transcript: makes of a trace what is printed of its threads; if None, they are a line each, and on a terminal
+            none.
+        verdict: what is said of a trace's answer beside its counts.
         closed_pipe: the error by which standard output was found closed.
     """
 
     def __init__(
-        self, console: Console | None, *, json: bool = False, out: Path | None = None, many: bool = False
+        self,
+        console: Console | None,
+        *,
+        json: bool = False,
+        out: Path | None = None,
+        many: bool = False,
+        titles: Sequence[str] = (),
     ) -> None:
         """Traces go to the file ``out``, and to the console: as JSON, or as text, numbered if there are ``many``.
+
+        Args:
+            titles: what a person knows the prompts by; the prompts themselves if empty.
 
         Raises:
             InputError: the file cannot be written.
@@ -54,6 +72,9 @@ class TraceOutput:
         self.console = console
         self.json = json
         self.many = many
+        self.titles = titles
+        self.transcript: Callable[[Trace], str] | None = None
+        self.verdict: Callable[[Trace], str] | None = None
         self.closed_pipe: BrokenPipeError | None = None
         self._file = TraceWriter(out) if out else None
         self._in_file = Tally(f"in {out}")
@@ -81,8 +102,8 @@ class TraceOutput:
         """Whether a trace that finishes now still goes anywhere."""
         return self.closed_pipe is None or self._file is not None
 
-    def add(self, trace: Trace, *, drawn: bool = False) -> None:
-        """Write a trace; ``drawn`` if its threads are on the console already."""
+    def add(self, trace: Trace, *, shown: bool = False) -> None:
+        """Write a trace; ``shown`` if its threads are on the console already."""
         if self._file:
             try:
                 self._file.write(trace)
@@ -91,38 +112,72 @@ class TraceOutput:
                 self._in_file.lose(error)
         if self.console is None or self.closed_pipe:
             return
-        if self._printed.lost:  # what was printed may end within a line: nothing can follow it
-            self._printed.lost += 1
-            return
-        try:
-            self._print(self.console, trace, drawn)
+        if self._print(self.console, self._text(trace, shown)):
             self._printed.written += 1
+        elif not self.closed_pipe:
+            self._printed.lost += 1
+
+    def line(self, text: str) -> bool:
+        """Print a line of a trace that still runs; whether traces are still wanted."""
+        if self.console is not None and not self.closed_pipe:
+            self._print(self.console, Text(text))
+        return self.wanted
+
+    def _text(self, trace: Trace, shown: bool) -> Text:
+        """What is printed of a trace."""
+        if self.json:
+            return Text(trace.to_json())
+        threads = []
+        if self.transcript:
+            threads = [in_lines(self.transcript(trace))]
+        elif not shown and self.console and not self.console.is_terminal:
+            threads = plain_lines(trace)
+        title = self.titles[trace.prompt_index] if self.titles else trace.prompt
+        verdict = self.verdict(trace) if self.verdict else ""
+        whole = shown and not self.transcript
+        last = summary(trace, title, numbered=self.many, verdict=verdict, whole=whole)
+        return Text("\n").join([*map(Text, threads), last])
+
+    def _print(self, console: Console, text: Text) -> bool:
+        """Print a text, and note why if that fails; whether it is printed."""
+        if self._printed.reason:  # what was printed may end within a line: nothing can follow it
+            return False
+        try:
+            if console.is_terminal:
+                console.print(text, soft_wrap=True)
+                return True
+            data = f"{text.plain}\n".encode("utf-8", "backslashreplace")
+            while data:  # no buffer, which would be written again when the process ends
+                data = data[os.write(sys.stdout.fileno(), data) :]
         except BrokenPipeError as error:
             self.closed_pipe = error
+            return False
         except OSError as error:
-            self._printed.lose(error)
-
-    def _print(self, console: Console, trace: Trace, drawn: bool) -> None:
-        text = Text(trace.to_json()) if self.json else summary(trace, numbered=self.many)
-        if console.is_terminal:
-            console.print(text, soft_wrap=True)
-            return
-        lines = [] if self.json or drawn else plain_lines(trace)
-        data = "\n".join([*lines, text.plain, ""]).encode("utf-8", "backslashreplace")
-        while data:  # no buffer, which would be written again when the process ends
-            data = data[os.write(sys.stdout.fileno(), data) :]
+            self._printed.reason = why(error)
+            return False
+        return True
 
 
-def summary(trace: Trace, *, numbered: bool = False) -> Text:
-    """A trace in one line; ``numbered`` says which prompt and which sample of it, as `Trace` counts them."""
+def summary(trace: Trace, title: str, *, numbered: bool = False, verdict: str = "", whole: bool = False) -> Text:
+    """A trace in one line.
+
+    Args:
+        title: what stands for its prompt.
+        numbered: whether to say which prompt and which sample of it, as `Trace` counts them.
+        verdict: what is said of the answer.
+        whole: whether an answer of several lines is printed as it is, above the line.
+    """
     counts = trace.ledger
-    prompt = trace.prompt if len(trace.prompt) <= PROMPT_SHOWN else trace.prompt[: PROMPT_SHOWN - 1] + "…"
-    line = Text(f"{trace.prompt_index}.{trace.sample}  " if numbered else "", style="")
-    line.append(f"{one_line(prompt)}  ")
+    line = Text(f"{trace.prompt_index}.{trace.sample}  " if numbered else "")
     answer = f"no answer: {trace.stop_reason}" if trace.answer is None else trace.answer
-    line.append(one_line(answer), style="bold")
+    if whole and "\n" in answer:
+        line.append(f"{in_lines(answer)}\n", style="bold")
+    line.append(f"{clipped(one_line(title), TITLE_WIDTH)}  ")
+    if not (whole and "\n" in answer):
+        line.append(f"{one_line(answer)}  ", style="bold")
+    said = f"{verdict}; " if verdict else ""
     return line.append(
-        f"  ({counts.sampled_tokens} tokens in {counts.threads} threads, critical path {counts.critical_path_tokens}, "
-        f"{counts.wall_s:.2f} s)",
+        f"({said}{counts.sampled_tokens} tokens in {counts.threads} threads, critical path "
+        f"{counts.critical_path_tokens}, {counts.wall_s:.2f} s)",
         style="bright_black",
     )

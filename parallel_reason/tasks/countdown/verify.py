@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from parallel_reason.tasks.countdown.problem import Problem
 
+NONE_FOUND = "no"  # what the embedded model answers where its search found nothing
 _STEP = re.compile(r" *([0-9]{1,9}) *([+\-*/]) *([0-9]{1,9}) *= *([0-9]{1,9}) *")
 
 
@@ -40,6 +41,14 @@ def problem_with(answer: str | None, problem: Problem) -> str | None:
 def solves(answer: str | None, problem: Problem) -> bool:
     """Whether an answer solves the problem."""
     return problem_with(answer, problem) is None
+
+
+def verdict(answer: str, problem: Problem) -> str:
+    """What to say of an answer of the embedded model: ``right``, what is wrong with it, or that there is none."""
+    if answer.strip() == NONE_FOUND:
+        return "no solution found"
+    wrong = problem_with(answer, problem)
+    return f"wrong: {wrong}" if wrong else "right"
 
 
 def _apply(a: int, operation: str, b: int) -> Fraction | None:
