@@ -131,7 +131,7 @@ class ParallelLLM:
             messages: of one chat, ``[{"role": "user", "content": "..."}]``, or of several.
             chat_template: instead of the model's own.
             add_generation_prompt: write what begins a reply.
-            continue_final_message: the last message is a reply that is begun, and the model goes on with it; needs
+            continue_final_message: the last message is the start of a reply, and the model goes on with it; needs
                 ``add_generation_prompt=False``.
             chat_template_kwargs: more variables of the template, such as ``{"enable_thinking": False}``.
         """
@@ -139,13 +139,13 @@ class ParallelLLM:
         for one in chats:
             if not isinstance(one, list) or not all(isinstance(message, dict) for message in one):
                 raise InputError(f"chat takes lists of messages, not {one!r:.60}; give other prompts to generate")
-        chat = {
+        options["chat"] = {
             "chat_template": chat_template,
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,
             "chat_template_kwargs": chat_template_kwargs or {},
         }
-        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, chat=chat, **options)
+        return self.generate(chats, sampling, limits, use_tqdm=use_tqdm, **options)
 
     async def agenerate(
         self,

@@ -66,7 +66,7 @@ def dialect_of(model: str | Path) -> tuple[str, dict[str, Any]] | None:
         ModelError: as `read_prepared`.
     """
     found = read_prepared(model)
-    return found and (found.dialect, dict(found.dialect_options))
+    return (found.dialect, dict(found.dialect_options)) if found else None
 
 
 def _config(model: str | Path) -> dict[str, Any]:

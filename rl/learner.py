@@ -35,7 +35,7 @@ def rollout_numbers(batch: int, iterations: int) -> Iterator[dict[str, int]]:
             yield from ({"rollout": number} for number in range(first, first + batch))
 
 
-class PolicyTrainer(SFTTrainer):
+class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains a policy on its own rollouts.
 
     A batch of whole groups is sampled with the newest weights, and ``iterations`` steps are taken on it. One row is one

@@ -46,7 +46,7 @@ class PolicyConfig(FrozenRecord):
     sampling: SamplingParams = SamplingParams(temperature=1.0, n=8)
     limits: Limits = Limits()
     objective: dict[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
-    rewards: list[Part] = Field(default_factory=lambda: [Correctness()])
+    rewards: list[Part] = Field([Correctness()], min_length=1)
     kl_weight: float = Field(0.0, ge=0)
     measure_kl: bool = True
     seed: int = Field(0, ge=0)

@@ -44,7 +44,7 @@ def _first_difference(kept: dict[str, Any], new: dict[str, Any]) -> str | None:
     return None
 
 
-class MetricsLog(TrainerCallback):
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of a trainer to ``metrics.jsonl``; a resumed run goes on after its checkpoint."""
 
     def __init__(self, out: Path, resumed_at: int) -> None:

@@ -48,13 +48,15 @@ BUILT_IN: tuple[type[Any], ...] = (
     AsyncThink,
 )
 
+_EVERY: tuple[type[Any], ...] = (*BUILT_IN, Sequential)
+
 
 @cache
 def known() -> dict[str, Any]:
     """Every dialect by name: a class, or an entry point that is not loaded yet. Built-in names cannot be replaced."""
     return {
         **{point.name: point for point in entry_points(group="parallel_reason.dialects")},
-        **{dialect.name: dialect for dialect in (*BUILT_IN, Sequential)},
+        **{dialect.name: dialect for dialect in _EVERY},
     }
 
 
@@ -122,7 +124,7 @@ def bind(dialect: AnyDialect, tokenizer: Any, /, **options: Any) -> Dialect:
 def _written_by(tokenizer: Any) -> list[str]:
     """The names of the dialects of this package that a tokenizer can write."""
     able = []
-    for dialect in (*BUILT_IN, Sequential):
+    for dialect in _EVERY:
         with suppress(ModelError):
             dialect.bind(tokenizer)
             able.append(dialect.name)

@@ -104,14 +104,14 @@ class _Reader:
             only = f", not in {self._literal(name for name in holders if name)}" if any(holders) else ""
             self._say(match.start, f"{literal} {self._within(holder)}{only}")
             return
-        begun = holder.place + (holder.count > 0)
-        free = [place for place in places if place >= begun or (place == holder.place and order[place].more)]
+        reached = holder.place + (holder.count > 0)
+        free = [place for place in places if place >= reached or (place == holder.place and order[place].more)]
         if free:
-            skipped = order[begun : free[0]]
+            skipped = order[reached : free[0]]
             holder.count = holder.count + 1 if free[0] == holder.place else 1
             holder.place = free[0]
         elif self.form.contents[holder.name].repeats:
-            skipped = [*order[begun:], *order[: places[0]]]
+            skipped = [*order[reached:], *order[: places[0]]]
             holder.place, holder.count = places[0], 1
         else:
             self._say(match.start, f"{literal} out of order {self._within(holder)}")

@@ -44,7 +44,7 @@ def vocabulary_tensors(folder: Path) -> dict[str, str]:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             files |= dict.fromkeys(tensors.keys(), file.name)
-    found = {}
+    found: dict[str, str] = {}
     for name, needed in wanted:
         named = _named(name, list(files))
         if len(named) > 1 or (needed and not named):

@@ -19,7 +19,7 @@ class ChatOptions(FrozenRecord):
     Attributes:
         chat_template: another template than the model's own, as text, or the name of one of the tokenizer's templates.
         add_generation_prompt: write what begins a reply.
-        continue_final_message: the last message is a reply that is begun, and the model goes on with it.
+        continue_final_message: the last message is the start of a reply, and the model goes on with it.
         chat_template_kwargs: more variables of the template, such as ``enable_thinking``.
     """
 
@@ -61,7 +61,7 @@ def _check(messages: list[Message], engine: Engine, chat: ChatOptions) -> None:
     if not engine.tokenizer.chat_template and not chat.chat_template:
         raise InputError(f"{engine.model} has no chat template; give its prompt as a text")
     if chat.continue_final_message and chat.add_generation_prompt:
-        raise InputError("continue_final_message=True goes with add_generation_prompt=False: a reply is begun or new")
+        raise InputError("continue_final_message=True goes with add_generation_prompt=False: a reply is continued or new")
     if chat.continue_final_message and messages[-1]["role"] != "assistant":
         raise InputError(
             f"continue_final_message goes on with a last message of the assistant, not of {messages[-1]['role']!r:.60}"

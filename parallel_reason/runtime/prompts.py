@@ -147,6 +147,6 @@ def _chat(messages: list[Message], engine: Engine, chat: ChatOptions, suffix: st
     if not messages:
         return RenderedPrompt("", [])
     text = templated(messages, engine, chat)
-    begun = suffix.strip() and text.rstrip().endswith(suffix.strip())  # some templates write <think> themselves
-    text += "" if begun else suffix
+    written = suffix.strip() and text.rstrip().endswith(suffix.strip())  # some templates write <think> themselves
+    text += "" if written else suffix
     return RenderedPrompt(text, _encoded(text, engine, add_special_tokens=False), messages)

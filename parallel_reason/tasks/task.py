@@ -21,13 +21,12 @@ class TaskProblem:
 
 
 class Task(Protocol):
-    """Problems that can be verified.
+    """Problems that can be verified."""
 
-    Attributes:
-        name: under which it is chosen, options and all.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Under which it is chosen, options and all."""
+        ...
 
     def train(self, seed: int) -> Iterator[TaskProblem]:
         """Problems for training, without end, the same for the same seed; none of them is in the test set."""

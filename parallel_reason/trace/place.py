@@ -18,7 +18,7 @@ def placed(trace: Trace, positions: Sequence[int]) -> Trace:
     table, views = TokenTable(), [View()] * len(trace.threads)
     spans = [thread.spans[:0] for thread in trace.threads]
     starts: list[list[int]] = [[] for _ in trace.threads]  # of each thread, where its spans begin now
-    for step in walk(trace):
+    for step in walk(trace.threads):
         number = step.thread
         if isinstance(step, SpanStep):
             starts[number].append(len(spans[number]))

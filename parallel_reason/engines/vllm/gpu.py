@@ -38,7 +38,7 @@ def environment(dtype: Any, flashinfer: bool) -> dict[str, str]:
 
     - Processes are spawned: forked ones fail once torch has used CUDA in this process, and load no plugin again.
     - In float32, products in Triton's attention are exact: by itself Triton takes tf32, which is 3e-4 off.
-    - Without FlashInfer vLLM samples by its own kernels: 0.26 fails if it is not told so.
+    - Without FlashInfer vLLM samples by its own kernels: 0.26 needs a setting for that.
 
     Args:
         dtype: that was asked for, a name or torch's own; None for the model's.
