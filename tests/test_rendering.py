@@ -73,7 +73,7 @@ def test_a_reply_that_is_begun_is_continued():
 @pytest.mark.parametrize(
     ("prompt", "options", "says"),
     [
-        (BEGUN, {"continue_final_message": True}, "continue_final_message=True goes with add_generation_prompt=False"),
+        (BEGUN, {"continue_final_message": True}, "continue_final_message=True needs add_generation_prompt=False"),
         (HI, {"continue_final_message": True, "add_generation_prompt": False}, "of the assistant, not of 'user'"),
         (HI, {"chat_template": "{{ messages"}, "the chat template of scripted refuses the messages: "),
         (HI, {"chat_template": "{{ 1 / 0 }}"}, "refuses the messages: division by zero"),

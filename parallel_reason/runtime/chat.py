@@ -61,7 +61,7 @@ def _check(messages: list[Message], engine: Engine, chat: ChatOptions) -> None:
     if not engine.tokenizer.chat_template and not chat.chat_template:
         raise InputError(f"{engine.model} has no chat template; give its prompt as a text")
     if chat.continue_final_message and chat.add_generation_prompt:
-        raise InputError("continue_final_message=True goes with add_generation_prompt=False: a reply is continued or new")
+        raise InputError("continue_final_message=True needs add_generation_prompt=False: a reply is continued or new")
     if chat.continue_final_message and messages[-1]["role"] != "assistant":
         raise InputError(
             f"continue_final_message goes on with a last message of the assistant, not of {messages[-1]['role']!r:.60}"
