@@ -49,6 +49,7 @@ def refusal(config: Any) -> str | None:
         "it has positions of several axes (M-RoPE)": model.uses_mrope,
         "its positions are biases (ALiBi)": model.uses_alibi,
         "it is run with a draft model": config.speculative_config is not None,
+        "tensor parallelism is on, which was never run with grafts": parallel.tensor_parallel_size > 1,
         "its layers are spread over several machines (pipeline)": parallel.pipeline_parallel_size > 1,
         "it is replicated (data parallel), and a pin lies on one replica": parallel.data_parallel_size > 1,
         "its context is spread over several devices": parallel.decode_context_parallel_size > 1,
