@@ -63,7 +63,7 @@ def test_text_is_one_line_a_thread_and_one_for_the_trace(command):
     assert "(right; " in last
 
 
-def test_a_chat_and_its_reply_that_is_begun_go_through_the_models_template(command, soup_model):
+def test_a_chat_and_its_reply_that_was_started_go_through_the_models_template(command, soup_model):
     args = ["generate", "ab", "--model", soup_model, *TORCH, "--max-tokens", "5", "--json"]
     user = {"role": "user", "content": "ab"}
     for flags, messages, prompt in (

@@ -84,7 +84,7 @@ def test_flags_of_chats_make_prompts_messages():
     assert call(read_prompts(["Why?"], None), chat=True).prompts == [[{"role": "user", "content": "Why?"}]]
 
 
-def test_a_reply_that_is_begun_is_continued_and_variables_reach_the_template():
+def test_a_reply_that_was_started_is_continued_and_variables_reach_the_template():
     options = call(read_prompts(["Why?"], None), reply="Because", chat_option=["enable_thinking=false"]).options["chat"]
     assert (options.add_generation_prompt, options.continue_final_message) == (False, True)
     assert options.chat_template_kwargs == {"enable_thinking": False}

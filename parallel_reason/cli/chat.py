@@ -102,15 +102,15 @@ def _continued(given: Sequence[GivenPrompt], prompts: Sequence[Prompt]) -> bool:
     Raises:
         InputError: some do and some do not, and a call treats all alike.
     """
-    begun, whole = [], []
+    started, whole = [], []
     for one, prompt in zip(given, prompts, strict=True):
         last = prompt[-1] if isinstance(prompt, list) else None
-        (begun if isinstance(last, dict) and last.get("role") == "assistant" else whole).append(one.place)
-    if begun and whole:
+        (started if isinstance(last, dict) and last.get("role") == "assistant" else whole).append(one.place)
+    if started and whole:
         raise InputError(
-            f"{begun[0]} ends with the beginning of a reply and {whole[0]} with a message: put them in two files"
+            f"{started[0]} ends with the beginning of a reply and {whole[0]} with a message: put them in two files"
         )
-    return bool(begun)
+    return bool(started)
 
 
 @dataclass(frozen=True, slots=True)
