@@ -102,7 +102,8 @@ def _continued(given: Sequence[GivenPrompt], prompts: Sequence[Prompt]) -> bool:
     Raises:
         InputError: some do and some do not, and a call treats all alike.
     """
-    started, whole = [], []
+    started: list[str] = []
+    whole: list[str] = []
     for one, prompt in zip(given, prompts, strict=True):
         last = prompt[-1] if isinstance(prompt, list) else None
         (started if isinstance(last, dict) and last.get("role") == "assistant" else whole).append(one.place)

@@ -31,7 +31,9 @@ class CountdownPrompts:
     def note(self) -> str | None:
         """What the user should know of them; None if the model learned such problems."""
         other = next((problem for problem in self.problems if len(problem.numbers) != NUMBERS), None)
-        return other and f"the embedded model learned problems of {NUMBERS} numbers; {other} has {len(other.numbers)}"
+        if other is None:
+            return None
+        return f"the embedded model learned problems of {NUMBERS} numbers; {other} has {len(other.numbers)}"
 
     def verdict(self, trace: Trace) -> str:
         """What to say of the answer of a trace: whether it solves its problem."""

@@ -85,7 +85,7 @@ def generate(
         TraceOutput(console, json=json, out=out, many=many, titles=call.titles) as output,
         load(params, call, limits) as llm,
     ):
-        output.verdict = call.countdown and call.countdown.verdict
+        output.verdict = call.countdown.verdict if call.countdown else None
         if transcript:
             output.transcript = lambda trace: trace.transcript(llm.tokenizer)
         traces = _run(llm, call, output, console, sampling=settings, limits=limits)
