@@ -102,16 +102,16 @@ def _continued(given: Sequence[GivenPrompt], prompts: Sequence[Prompt]) -> bool:
     Raises:
         InputError: some do and some do not, and a call treats all alike.
     """
-    started: list[str] = []
+    replies: list[str] = []  # the chats that end with the beginning of a reply
     whole: list[str] = []
     for one, prompt in zip(given, prompts, strict=True):
         last = prompt[-1] if isinstance(prompt, list) else None
-        (started if isinstance(last, dict) and last.get("role") == "assistant" else whole).append(one.place)
-    if started and whole:
+        (replies if isinstance(last, dict) and last.get("role") == "assistant" else whole).append(one.place)
+    if replies and whole:
         raise InputError(
-            f"{started[0]} ends with the beginning of a reply and {whole[0]} with a message: put them in two files"
+            f"{replies[0]} ends with the beginning of a reply and {whole[0]} with a message: put them in two files"
         )
-    return bool(started)
+    return bool(replies)
 
 
 @dataclass(frozen=True, slots=True)
