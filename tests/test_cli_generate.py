@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from parallel_reason import read_traces
+from parallel_reason.engines import EMBEDDED
+from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.tasks.countdown import held_out
 from tests.commands import COMMAND, PROBLEM, TORCH, call_on_terminal, error_line
 
@@ -59,6 +61,34 @@ def test_text_is_one_line_a_thread_and_one_for_the_trace(command):
     assert last.startswith(f"{PROBLEM.replace(',', ', ')}  ")
     assert f" in {len(threads)} threads" in last
     assert "(right; " in last
+
+
+def test_a_chat_and_its_reply_that_was_started_go_through_the_models_template(command, soup_model):
+    args = ["generate", "ab", "--model", soup_model, *TORCH, "--max-tokens", "5", "--json"]
+    user = {"role": "user", "content": "ab"}
+    for flags, messages, prompt in (
+        (["--chat"], [user], "abb"),
+        (["--system", "cd"], [{"role": "system", "content": "cd"}, user], "cdabb"),
+        (["--continue", "ef"], [user, {"role": "assistant", "content": "ef"}], "abef"),
+    ):
+        done = command(*args, *flags)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        trace = json.loads(done.stdout)
+        assert (trace["messages"], trace["prompt"]) == (messages, prompt)
+    done = command(*args)
+    assert json.loads(done.stdout)["messages"] is None
+    assert done.stderr.startswith(f"note: {soup_model} has a chat template")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_transcript_is_what_the_trace_says(command, tmp_path):
+    out = tmp_path / "traces.jsonl"
+    done = command("generate", PROBLEM, *TORCH, "--tokens", "200", "--transcript", "--out", out)
+    assert done.returncode == 0, done.stderr
+    (trace,) = read_traces(out)
+    said = trace.transcript(load_tokenizer(str(EMBEDDED), "")).rstrip("\n")
+    assert done.stdout.startswith(f"{said}\n{PROBLEM}  ")
 
 
 def test_the_embedded_model_is_not_believed(command):

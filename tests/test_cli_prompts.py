@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel_reason.cli.chat import make_call
+from parallel_reason import Limits
+from parallel_reason.cli.chat import check_prompts, make_call, sent_raw
 from parallel_reason.cli.prompts import read_prompts
 from parallel_reason.errors import InputError
+from tests.letters import byte_tokenizer
 
 NOTHING = dict.fromkeys(("template", "chat", "system", "reply", "chat_option", "dialect", "engine")) | {"model": "m"}
 ASK = [{"role": "user", "content": "Hi"}]
@@ -82,7 +84,7 @@ def test_flags_of_chats_make_prompts_messages():
     assert call(read_prompts(["Why?"], None), chat=True).prompts == [[{"role": "user", "content": "Why?"}]]
 
 
-def test_a_reply_that_is_begun_is_continued_and_variables_reach_the_template():
+def test_a_reply_that_was_started_is_continued_and_variables_reach_the_template():
     options = call(read_prompts(["Why?"], None), reply="Because", chat_option=["enable_thinking=false"]).options["chat"]
     assert (options.add_generation_prompt, options.continue_final_message) == (False, True)
     assert options.chat_template_kwargs == {"enable_thinking": False}
@@ -108,3 +110,37 @@ def rows(tmp_path, *lines):
 def test_what_does_not_go_together_is_refused_by_its_line(tmp_path, lines, params, says):
     with pytest.raises(InputError, match=says):
         call(rows(tmp_path, *lines), **params)
+
+
+@pytest.fixture
+def chat_tokenizer():
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|im_start|>"})
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<|im_start|>{{ message.content }}{% endfor %}"
+    )
+    return tokenizer
+
+
+def test_it_is_noted_when_a_chat_model_gets_a_text_without_its_template(chat_tokenizer):
+    raw = call(read_prompts(["Why?"], None))
+    assert sent_raw(raw, chat_tokenizer, None)
+    assert not sent_raw(raw, chat_tokenizer, False)
+    assert not sent_raw(call(read_prompts(["Why?"], None), chat=True), chat_tokenizer, None)
+    assert not sent_raw(call(read_prompts(["<|im_start|>Why?"], None)), chat_tokenizer, None)
+    assert not sent_raw(raw, byte_tokenizer(), None)
+    assert not sent_raw(raw, None, None)
+
+
+def test_what_the_tokenizer_can_refuse_needs_no_engine(chat_tokenizer):
+    good = call(read_prompts(["Why?"], None), chat=True)
+    check_prompts(good, chat_tokenizer, "m", Limits())
+    with pytest.raises(InputError, match=r"^m has no chat template"):
+        check_prompts(good, byte_tokenizer(), "m", Limits())
+    with pytest.raises(InputError, match=r"^prompt 0: .* refuses the messages: no system"):
+        check_prompts(call(read_prompts(["Why?", "How?"], None), system="Brief."), chat_tokenizer, "m", Limits())
+    with pytest.raises(InputError, match=r"^prompt 1: the prompt is empty"):
+        check_prompts(call(read_prompts(["Why?", " "], None)), chat_tokenizer, "m", Limits())
+    with pytest.raises(InputError, match="4 tokens and the window 4"):
+        check_prompts(call(read_prompts(["Why?"], None)), chat_tokenizer, "m", Limits(context=4))

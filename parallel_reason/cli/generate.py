@@ -104,7 +104,7 @@ def _run(
     limits: Limits,
 ) -> list[Trace]:
     """Run the call in the way that suits its size and where it is printed."""
-    if output.many or output.json:
+    if output.many or output.json or (output.transcript and not console.is_terminal):
         bar = console if console.is_terminal else PlainConsole(stderr=True)
         return run_batch(llm, call.prompts, output, bar, sampling=sampling, limits=limits, **call.options)
     settings: dict[str, Any] = {**call.options, "sampling": sampling, "limits": limits}

@@ -129,7 +129,7 @@ class TraceOutput:
             return Text(trace.to_json())
         threads = []
         if self.transcript:
-            threads = [in_lines(self.transcript(trace))]
+            threads = [in_lines(self.transcript(trace).rstrip("\n"))]
         elif not shown and self.console and not self.console.is_terminal:
             threads = plain_lines(trace)
         title = self.titles[trace.prompt_index] if self.titles else trace.prompt

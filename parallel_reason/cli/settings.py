@@ -94,7 +94,7 @@ def settings(flag: str, texts: Iterable[str] | None, reserved: Iterable[str] = (
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(f"{flag} {text}: write it as name=value, such as {EXAMPLES[flag]}")
+            raise InputError(f"{flag} {text}: write it as name=value, such as {EXAMPLES.get(flag, EXAMPLES[OPTIONS])}")
         if name in reserved:
             raise InputError(f"{flag} {text}: {name!r} cannot be given this way")
         if value in OF_PYTHON:
