@@ -132,8 +132,10 @@ def test_requests_with_an_adapter_are_of_the_merged_model_and_others_are_not(hou
 
 
 def test_an_adapter_is_refused_where_it_cannot_be_had(house):
-    with pytest.raises(EngineError, match="no-such-adapter"):
+    with pytest.raises(EngineError, match="engine 'vllm' cannot load lora='/no-such-adapter': ") as raised:
         house.all(ask("missing", [1, 2], 5, lora="/no-such-adapter"))
+    assert "\n" not in str(raised.value)
+    house.check([1, 2], house.all(ask("after", [1, 2], 5))[0])
     reasons = refused(house.engine.llm.vllm_config, graft=True, seeded_sampler=False)
     assert "merge the adapter" in reasons["lora"]
     assert {"presence_penalty", "structured_outputs"} < reasons.keys()

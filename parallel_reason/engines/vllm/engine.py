@@ -69,7 +69,7 @@ class VllmEngine:
         self._seeded_sampler = seeded_sampler
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
-        self._adapters: dict[str, int] = {}  # numbers of LoRA adapters, which vLLM wants
+        self._adapters: dict[str, Any] = {}  # those that were loaded
         self._closed = False
 
     @classmethod
@@ -186,14 +186,26 @@ class VllmEngine:
     ) -> AsyncGenerator[Any, None]:
         """Outputs of a vLLM request as they come; raises EngineError for what vLLM refuses or fails at."""
         from vllm import TokensPrompt
-        from vllm.lora.request import LoRARequest
 
-        adapter = LoRARequest(lora, self._adapters.setdefault(lora, len(self._adapters) + 1), lora) if lora else None
         with self._errors():
+            adapter = await self._adapter(lora) if lora else None
             prompt = TokensPrompt(prompt_token_ids=list(ids))
             async with aclosing(self.llm.generate(prompt, sampling, request_id, lora_request=adapter)) as outputs:
                 async for output in outputs:
                     yield output
+
+    async def _adapter(self, name: str) -> Any:
+        """An adapter as vLLM takes it; loaded at its first use, as an engine dies of one that a request cannot load."""
+        from vllm.lora.request import LoRARequest
+
+        adapter = self._adapters.get(name) or LoRARequest(name, next(self._numbers) + 1, name)
+        if name not in self._adapters:
+            try:
+                await self.llm.add_lora(adapter)
+            except Exception as error:  # vLLM passes on whatever a worker raised
+                raise EngineError(f"engine 'vllm' cannot load lora={name!r}: {self._cause(error)}") from error
+            self._adapters[name] = adapter
+        return adapter
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
