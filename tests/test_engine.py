@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def house(folder):
-    house = House(folder, VllmEngine.start(folder, context=CONTEXT, enable_lora=True, max_lora_rank=8))
+    house = House(folder, VllmEngine.start(folder, context=CONTEXT, enable_lora=True, max_loras=2, max_lora_rank=8))
     yield house
     house.close()
 
@@ -121,10 +121,14 @@ def test_a_rule_without_a_seed_holds_too(house):
 def test_requests_with_an_adapter_are_of_the_merged_model_and_others_are_not(house, tmp_path):
     merged = lora_adapter(house.plain, tmp_path)
     ids = words(8, 40)
-    plain, adapted, again = house.all(
-        ask("plain", ids, 20), ask("adapted", ids, 20, lora=str(tmp_path)), ask("again", ids, 20, lora=str(tmp_path))
+    plain, adapted, again, beside = house.all(
+        ask("plain", ids, 20),
+        ask("adapted", ids, 20, lora=str(tmp_path)),
+        ask("again", ids, 20, lora=str(tmp_path)),
+        ask("beside", ids[1:], 20),
     )
     house.check(ids, plain)
+    house.check(ids[1:], beside)
     assert plain.ids != adapted.ids == again.ids
     before, house.plain = house.plain, merged
     house.check(ids, adapted)
@@ -135,6 +139,8 @@ def test_an_adapter_is_refused_where_it_cannot_be_had(house):
     with pytest.raises(EngineError, match="engine 'vllm' cannot load lora='/no-such-adapter': ") as raised:
         house.all(ask("missing", [1, 2], 5, lora="/no-such-adapter"))
     assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="engine 'vllm' takes 1 adapters on a CPU; start it with a higher max_loras"):
+        house.all(ask("another", [1, 2], 5, lora="/another"))
     house.check([1, 2], house.all(ask("after", [1, 2], 5))[0])
     reasons = refused(house.engine.llm.vllm_config, graft=True, seeded_sampler=False)
     assert "merge the adapter" in reasons["lora"]

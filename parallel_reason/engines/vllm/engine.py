@@ -23,7 +23,7 @@ from parallel_reason.engines.vllm.graft.kv_references import KVReferences
 from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
 from parallel_reason.engines.vllm.live_request import LiveRequest
 from parallel_reason.engines.vllm.process import last_error
-from parallel_reason.engines.vllm.sampling import refused, vllm_sampling_params
+from parallel_reason.engines.vllm.sampling import most_adapters, refused, vllm_sampling_params
 from parallel_reason.engines.vllm.start import start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
 
@@ -70,6 +70,7 @@ class VllmEngine:
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
         self._adapters: dict[str, Any] = {}  # those that were loaded
+        self._loading = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -198,14 +199,18 @@ class VllmEngine:
         """An adapter as vLLM takes it; loaded at its first use, as an engine dies of one that a request cannot load."""
         from vllm.lora.request import LoRARequest
 
-        adapter = self._adapters.get(name) or LoRARequest(name, next(self._numbers) + 1, name)
-        if name not in self._adapters:
-            try:
-                await self.llm.add_lora(adapter)
-            except Exception as error:  # vLLM passes on whatever a worker raised
-                raise EngineError(f"engine 'vllm' cannot load lora={name!r}: {self._cause(error)}") from error
-            self._adapters[name] = adapter
-        return adapter
+        async with self._loading:
+            if name not in self._adapters:
+                if len(self._adapters) >= (most := most_adapters(self.llm.vllm_config)):
+                    raise InputError(f"engine 'vllm' takes {most} adapters on a CPU; start it with a higher max_loras")
+                adapter = LoRARequest(name, len(self._adapters) + 1, name)
+                try:
+                    await self.llm.add_lora(adapter)
+                except Exception as error:  # vLLM passes on whatever a worker raised
+                    reason = self._cause(error)
+                    raise EngineError(f"engine 'vllm' cannot load lora={name!r}: {reason}") from error
+                self._adapters[name] = adapter
+        return self._adapters[name]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
