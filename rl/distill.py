@@ -184,5 +184,5 @@ def main(config: Annotated[Path, typer.Argument(help="A TOML file; rl/configs ha
 if __name__ == "__main__":
     try:
         typer.run(main)
-    except ParallelReasonError as error:
+    except (ParallelReasonError, OSError) as error:  # of these, a full disk: the last whole checkpoint is kept
         raise SystemExit(f"error: {error}") from None

@@ -23,7 +23,6 @@ from rl.objectives.terms import kl_to_reference
 from rl.policy import Policy
 from rl.rollouts import Rollout, RolloutSource, Weighed, figures, weigh
 from rl.rows import IGNORED, collate, pack, padded
-from rl.run_folder import COMPLETE
 
 BATCH_FILE = "rollouts.pt"  # in a checkpoint: the rollouts on which steps are left
 
@@ -130,7 +129,6 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.state.global_step % self._iterations:
             torch.save({"number": self._batch_number, "batch": self._batch}, checkpoint / BATCH_FILE)
-        (checkpoint / COMPLETE).touch()
 
     def _sample(self, number: int, rollouts: int) -> list[list[Rollout]]:
         """Sample a batch of rollouts with the newest weights."""

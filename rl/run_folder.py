@@ -61,5 +61,18 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps({"step": state.global_step, **values}) + "\n")
 
 
+class CheckpointMark(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint as whole once all of it was written: one that a full disk or a kill cut short is not used."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Mark the newest."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def callbacks(out: Path, checkpoint: Path | None) -> list[TrainerCallback]:
+    """What keeps the folder of a run that goes on from a checkpoint, or is new."""
+    return [MetricsLog(out, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0), CheckpointMark()]
+
+
 def _missing(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)

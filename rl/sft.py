@@ -16,7 +16,7 @@ import typer
 from parallel_reason import ParallelLLM, ParallelReasonError, SpawnJoin
 from parallel_reason.tasks.countdown import held_out, held_out_keys
 from rl.config import read_config
-from rl.run_folder import MetricsLog, open_run
+from rl.run_folder import callbacks, open_run
 from rl.sft_config import CountdownTeacher, Evaluation, SftConfig
 from rl.sft_model import load_model, lora_config, merged
 
@@ -62,9 +62,9 @@ def train(config: SftConfig) -> Path:
     checkpoint = open_run(config, config.out)
     model, tokenizer = load_model(config)
     dialect = config.dialect or getattr(model.config, "parallel_reason", {}).get("dialect", SpawnJoin.name)
-    callbacks: list[Any] = [MetricsLog(config.out, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)]
+    kept = callbacks(config.out, checkpoint)
     if config.recall_every:
-        callbacks.append(recall_callback(config, config.recall_every, tokenizer))
+        kept.append(recall_callback(config, config.recall_every, tokenizer))
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -73,7 +73,7 @@ def train(config: SftConfig) -> Path:
         data_collator=collate,
         optimizers=make_optimizer(config, model),
         peft_config=config.lora and lora_config(config.lora, model),
-        callbacks=callbacks,
+        callbacks=kept,
     )
     with ExitStack() as stack:
         if config.evaluation:
@@ -155,5 +155,5 @@ def main(
 if __name__ == "__main__":
     try:
         typer.run(main)
-    except ParallelReasonError as error:
+    except (ParallelReasonError, OSError) as error:  # of these, a full disk: the last whole checkpoint is kept
         raise SystemExit(f"error: {error}") from None

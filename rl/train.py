@@ -14,7 +14,7 @@ from parallel_reason import ParallelLLM, ParallelReasonError
 from parallel_reason.tasks import find
 from rl.config import read_config
 from rl.policy_config import PolicyConfig, make_objective
-from rl.run_folder import MetricsLog, open_run
+from rl.run_folder import callbacks, open_run
 
 
 def train(config: PolicyConfig) -> Path:
@@ -66,7 +66,7 @@ def train(config: PolicyConfig) -> Path:
             iterations=config.iterations,
             reference=reference,
             kl_weight=config.kl_weight,
-            callbacks=[MetricsLog(config.out, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)],
+            callbacks=callbacks(config.out, checkpoint),
         )
         if checkpoint:
             trainer.load_batch(checkpoint)
@@ -94,7 +94,7 @@ def cli() -> None:
     """Run the command; an error is one line."""
     try:
         typer.run(main)
-    except ParallelReasonError as error:
+    except (ParallelReasonError, OSError) as error:  # of these, a full disk: the last whole checkpoint is kept
         raise SystemExit(f"error: {error}") from None
 
 

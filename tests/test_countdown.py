@@ -21,7 +21,7 @@ from parallel_reason.tasks.countdown import (
     tokenizer,
 )
 from parallel_reason.tasks.countdown.vocabulary import TAGS
-from rl import train_countdown
+from rl.sft_data import rows_of_teacher
 
 DIGITS = set("0123456789")
 EXAMPLE = Problem((22, 26, 31, 53), 27)
@@ -243,7 +243,7 @@ def test_the_keys_of_the_test_set_are_those_of_all_its_problems():
 def prompts(count, excluded):
     words = tokenizer()
     keys = frozenset(problem.key for problem in excluded)
-    rows = train_countdown.rows(seed=0, children=2, error_rate=0.5, hard_negatives_after=5, excluded=keys)
+    rows = rows_of_teacher(seed=0, children=2, error_rate=0.5, hard_negatives_after=5, excluded=keys)
     for row in islice(rows, count):
         text = words.decode(row["input_ids"])
         yield Problem.parse(text.partition("<spawn>")[0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from vllm import SamplingParams, TokensPrompt
 
+from parallel_reason.engines.seeded_draw import OVER_A_THREAD
 from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.vllm import compat
 from parallel_reason.engines.vllm.engine import VllmEngine
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def house(folder):
-    house = House(folder, VllmEngine.start(folder, context=CONTEXT, enable_lora=True, max_lora_rank=8))
+    house = House(folder, VllmEngine.start(folder, context=CONTEXT, enable_lora=True, max_loras=2, max_lora_rank=8))
     yield house
     house.close()
 
@@ -119,24 +120,32 @@ def test_a_rule_without_a_seed_holds_too(house):
 
 
 def test_requests_with_an_adapter_are_of_the_merged_model_and_others_are_not(house, tmp_path):
-    merged = lora_adapter(house.plain, tmp_path)
-    ids = words(8, 40)
-    plain, adapted, again = house.all(
-        ask("plain", ids, 20), ask("adapted", ids, 20, lora=str(tmp_path)), ask("again", ids, 20, lora=str(tmp_path))
+    with pytest.raises(EngineError, match="engine 'vllm' cannot load lora='/no-such-adapter': ") as raised:
+        house.all(ask("missing", [1, 2], 5, lora="/no-such-adapter"))
+    assert "\n" not in str(raised.value)
+    merged, ids = lora_adapter(house.plain, tmp_path), words(8, 40)
+    plain, adapted, again, beside = house.all(
+        ask("plain", ids, 20),
+        ask("adapted", ids, 20, lora=str(tmp_path)),
+        ask("again", ids, 20, lora=str(tmp_path)),
+        ask("beside", ids[1:], 20),
     )
     house.check(ids, plain)
+    house.check(ids[1:], beside)
     assert plain.ids != adapted.ids == again.ids
     before, house.plain = house.plain, merged
     house.check(ids, adapted)
     house.plain = before
+    with pytest.raises(InputError, match="engine 'vllm' takes 1 adapters on a CPU; start it with a higher max_loras"):
+        house.all(ask("another", [1, 2], 5, lora="/another"))
 
 
-def test_an_adapter_is_refused_where_it_cannot_be_had(house):
-    with pytest.raises(EngineError, match="no-such-adapter"):
-        house.all(ask("missing", [1, 2], 5, lora="/no-such-adapter"))
-    reasons = refused(house.engine.llm.vllm_config, graft=True, seeded_sampler=False)
-    assert "merge the adapter" in reasons["lora"]
-    assert {"presence_penalty", "structured_outputs"} < reasons.keys()
+def test_what_vllm_cannot_do_over_a_thread_is_declared(house):
+    config = house.engine.llm.vllm_config
+    assert not house.engine.capabilities.refuses
+    grafting = refused(config, graft=True, seeded_sampler=False)
+    assert "merge the adapter" in grafting["lora"]
+    assert grafting.keys() == {"lora", *OVER_A_THREAD}
 
 
 def test_a_seeded_draw_that_is_not_valid_fails_its_request_alone(house):

@@ -25,7 +25,7 @@ from parallel_reason.engines.vllm.graft.kv_references import KVReferences
 from parallel_reason.engines.vllm.graft.messages import GraftRequest, ReleasePins
 from parallel_reason.engines.vllm.live_request import LiveRequest
 from parallel_reason.engines.vllm.process import last_error
-from parallel_reason.engines.vllm.sampling import refused, vllm_sampling_params
+from parallel_reason.engines.vllm.sampling import most_adapters, refused, vllm_sampling_params
 from parallel_reason.engines.vllm.start import import_vllm, start_vllm
 from parallel_reason.errors import EngineError, InputError, first_line
 
@@ -72,7 +72,8 @@ class VllmEngine:
         self._seeded_sampler = seeded_sampler
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
-        self._adapters: dict[str, int] = {}  # numbers of LoRA adapters, which vLLM wants
+        self._adapters: dict[str, Any] = {}  # those that were loaded
+        self._loading = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -196,14 +197,30 @@ class VllmEngine:
     ) -> AsyncGenerator[Any, None]:
         """Outputs of a vLLM request as they come; raises EngineError for what vLLM refuses or fails at."""
         from vllm import TokensPrompt
-        from vllm.lora.request import LoRARequest
 
-        adapter = LoRARequest(lora, self._adapters.setdefault(lora, len(self._adapters) + 1), lora) if lora else None
         with self._errors():
+            adapter = await self._adapter(lora) if lora else None
             prompt = TokensPrompt(prompt_token_ids=list(ids))
             async with aclosing(self.llm.generate(prompt, sampling, request_id, lora_request=adapter)) as outputs:
                 async for output in outputs:
                     yield output
+
+    async def _adapter(self, name: str) -> Any:
+        """An adapter as vLLM takes it; loaded at its first use, as an engine dies of one that a request cannot load."""
+        from vllm.lora.request import LoRARequest
+
+        async with self._loading:
+            if name not in self._adapters:
+                if len(self._adapters) >= (most := most_adapters(self.llm.vllm_config)):
+                    raise InputError(f"engine 'vllm' takes {most} adapters on a CPU; start it with a higher max_loras")
+                adapter = LoRARequest(name, len(self._adapters) + 1, name)
+                try:
+                    await self.llm.add_lora(adapter)
+                except Exception as error:  # vLLM passes on whatever a worker raised
+                    reason = self._cause(error)
+                    raise EngineError(f"engine 'vllm' cannot load lora={name!r}: {reason}") from error
+                self._adapters[name] = adapter
+        return self._adapters[name]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

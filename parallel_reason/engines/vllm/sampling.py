@@ -1,5 +1,6 @@
 """An `EngineRequest` as parameters of a vLLM request."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,24 @@ from parallel_reason.engines.vllm.messages import Message
 _FIRST_AND_LAST = 1 << 30  # tokens between two outputs of a request: its first token and its end are reported anyway
 
 
+def most_adapters(config: Any) -> float:
+    """How many LoRA adapters an engine with this ``VllmConfig`` can use in its life.
+
+    On CPUs vLLM decodes requests without an adapter, beside others that have one, with the adapter in its last slot:
+    that slot must stay empty.
+    """
+    if config.lora_config is None:
+        return 0
+    return config.lora_config.max_loras - 1 if config.device_config.device_type == "cpu" else math.inf
+
+
 def refused(config: Any, *, graft: bool, seeded_sampler: bool) -> Mapping[str, str]:
     """Fields of `SamplingParams` that an engine with this ``VllmConfig`` cannot do, and why."""
     reasons = {}
     if graft:
         reasons["lora"] = "KV that a join keeps is of one set of weights; merge the adapter into the model"
-    elif config.lora_config is None:
-        reasons["lora"] = "start it with enable_lora=True"
+    elif most_adapters(config) < 1:
+        reasons["lora"] = "start it with enable_lora=True, and on a CPU with max_loras above 1"
     if not seeded_sampler:
         why = "vLLM's model runner V2 counts over one request, not over a thread; set VLLM_USE_V2_MODEL_RUNNER=0"
         reasons |= dict.fromkeys(OVER_A_THREAD, why)
