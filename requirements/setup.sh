@@ -117,7 +117,9 @@ fi
 echo "Setting up .venv; the first time takes some minutes and 3 GB of disk"
 [ -z "$base" ] || step "1/3 an environment for $("$base" --version)" "$base" -m venv .venv
 step "2/3 torch $TORCH_VERSION, its CPU build" install_torch
+gym=(reasoning-gym)  # pycosat, which it needs, is built from source
+command -v cc >/dev/null || { gym=(); echo "  without reasoning-gym, whose set-up needs a C compiler"; }
 step "3/3 vLLM and the rest, at the versions of requirements/constraints.txt" \
-    .venv/bin/python -m pip install -r requirements/cpu.txt -c requirements/constraints.txt
+    .venv/bin/python -m pip install -r requirements/cpu.txt ${gym[@]+"${gym[@]}"} -c requirements/constraints.txt
 mv .venv/.unfinished .venv/.ready
 echo "Ready after $SECONDS s"

@@ -1,6 +1,7 @@
 import itertools
 import json
 import time
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ ATTACKS = [
     "\x00",
     "{" * 100_000,
 ]
+GYM = pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="reasoning-gym needs a C compiler at set-up")
 
 
 def first(iterator, count):
@@ -49,6 +51,7 @@ def expression(answer):
     return written[result]
 
 
+@GYM
 def test_reasoning_gym_agrees_with_our_verifier_of_countdown():
     task, theirs = find("countdown"), find("reasoning_gym:countdown")
     problem = TaskProblem("k", "t", Problem((3, 5, 7, 11), 26))
@@ -127,7 +130,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, written, sa
 
 
 @pytest.mark.parametrize(
-    "name", ["chess", "countdown:7", "jsonl:", "reasoning_gym:nothing", "aime", "countdown:\u0663"]
+    "name", ["chess", "countdown:7", "jsonl:", "aime", "countdown:\u0663", pytest.param("reasoning_gym:no", marks=GYM)]
 )
 def test_a_task_that_is_not_there_is_refused_by_name(name):
     with pytest.raises(InputError, match=r"there is no task|has no dataset"):
@@ -136,6 +139,7 @@ def test_a_task_that_is_not_there_is_refused_by_name(name):
         next(find("aime:x.jsonl").train(0))
 
 
+@GYM
 def test_a_dataset_of_reasoning_gym_is_scored_by_itself():
     task = find("reasoning_gym:chain_sum")
     tested, trained = task.test(5), first(task.train(0), 20)

@@ -8,8 +8,11 @@ import re
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from functools import cache
+from importlib.util import find_spec
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
+
+from parallel_reason.errors import InputError
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -38,6 +41,13 @@ def boxed(text: str | None) -> str | None:
         if depth == 0:
             return rest[:place].strip() if 0 < place <= LONGEST_ANSWER else None
     return None
+
+
+def check_installed(*packages: str) -> None:
+    """Raise InputError if a grader's packages are not there: in its own process nobody would see that."""
+    missing = [package for package in ("pebble", *packages) if find_spec(package) is None]
+    if missing:
+        raise InputError(f"grading needs {' and '.join(missing)}; install parallel-reason[tasks,gym]")
 
 
 def same_integer(reference: str, answer: str | None) -> bool:

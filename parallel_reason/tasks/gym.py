@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from parallel_reason.errors import InputError
-from parallel_reason.tasks.grading import boxed, graded
+from parallel_reason.tasks.grading import boxed, check_installed, graded
 from parallel_reason.tasks.task import TaskProblem
 
 TEST_SEED, TEST_SIZE = 0, 500
@@ -26,10 +26,9 @@ class GymTask:
 
     def __post_init__(self) -> None:
         """Refuse a name that is not there before anything is sampled."""
-        try:
-            from reasoning_gym.factory import DATASETS
-        except ImportError:
-            raise InputError("reasoning-gym is not installed; install parallel-reason[tasks]") from None
+        check_installed("reasoning_gym")
+        from reasoning_gym.factory import DATASETS
+
         if self.dataset not in DATASETS:
             raise InputError(f"reasoning-gym has no dataset {self.dataset!r}; it has {', '.join(sorted(DATASETS))}")
 

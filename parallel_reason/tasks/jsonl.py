@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_reason.errors import InputError
-from parallel_reason.tasks.grading import same_integer, same_math
+from parallel_reason.tasks.grading import check_installed, same_integer, same_math
 from parallel_reason.tasks.task import TaskProblem
 
 GRADING: dict[str, Callable[[str, str | None], bool]] = {"aime": same_integer, "jsonl": same_math}
@@ -26,6 +26,11 @@ class JsonlTask:
     kind: str
     test_file: Path
     train_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be graded before anything is sampled."""
+        if self.kind == "jsonl":
+            check_installed("math_verify")
 
     @property
     def name(self) -> str:
