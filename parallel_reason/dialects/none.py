@@ -15,6 +15,7 @@ from parallel_reason.dialects.base import (
     Stops,
     ThreadView,
 )
+from parallel_reason.dialects.form import Form
 from parallel_reason.text import decode
 from parallel_reason.trace.thread import JoinRule
 
@@ -50,6 +51,11 @@ class Sequential:
     def shares_prefix(self) -> bool:
         """There are no children."""
         return True
+
+    @property
+    def form(self) -> Form:
+        """A text of any form."""
+        return Form()
 
     @property
     def joins_on_first(self) -> bool:

@@ -155,6 +155,7 @@ class TraceRun:
         try:
             self._started_event(live)
             await self._decode(thread)
+            transitions.note_failed_blocks(live, self.dialect, self.engine.tokenizer)
             if siblings and thread.cancelled is None and self.dialect.returns(live.result()):
                 await self._cancel([one for one in siblings if one.cancelled is None], f"joined on {live.label}")
         except Exception as error:
@@ -166,7 +167,6 @@ class TraceRun:
             self._cancel_soon(thread.beside, f"thread {live.label} ended before it joined")
         if not self.engine.capabilities.graft:
             self._blocks.give_back(thread.blocks)
-        transitions.note_failed_blocks(live, self.dialect, self.engine.tokenizer)
         live.text = decode(self.engine.tokenizer, [i for i in live.sampled if i not in self.engine.eos_ids])
         self._ended_event(live, thread.text)
 
