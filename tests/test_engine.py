@@ -7,8 +7,8 @@ import pytest
 import torch
 from vllm import SamplingParams, TokensPrompt
 
-from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.seeded_draw import OVER_A_THREAD
+from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.vllm import compat
 from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.engines.vllm.sampling import refused
