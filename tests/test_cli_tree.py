@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from parallel_reason.cli.demo import Row, _table
+from parallel_reason.cli.output import summary
 from parallel_reason.cli.tree import TreeView, plain_lines, print_ended
 from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled
 from parallel_reason.tasks.countdown import held_out
@@ -126,6 +127,15 @@ def test_a_line_holds_one_thread_whatever_it_wrote(text):
     trace.threads[0].stop_reason = text
     (line,) = plain_lines(trace)
     assert len(line.splitlines()) == 1
+
+
+def test_a_single_answer_is_printed_whole_and_so_is_one_that_was_cut():
+    trace = asyncio.run(session({"0": ["a<eos>"]}).run("Q"))[0]
+    trace.answer = "one\ntwo"
+    assert summary(trace, "A\n\nquestion", whole=True).plain.startswith("one\ntwo\nA question  (2 tokens in 1 thread, ")
+    assert summary(trace, "Q").plain.startswith("Q  one\\ntwo  (2 tokens")
+    trace.answer, trace.threads[0].stop_reason = None, "limits.tokens=2"
+    assert summary(trace, "Q", whole=True).plain.startswith("a\nQ  no answer: limits.tokens=2  (2 tokens")
 
 
 def test_the_table_of_the_demo_fits_a_terminal_of_80_columns():

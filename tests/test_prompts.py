@@ -190,6 +190,16 @@ def test_published_prompts_are_literal(name):
     assert content(name) == GOLDEN[name]
 
 
+def test_multiverse_as_nprs_evaluation_asks_it_is_literal():
+    assert [(message["role"], message["content"]) for message in load("multiverse_boxed").render("P")] == [
+        ("system", "Please think step by step and in parallel. Put your final answer within \\boxed{}."),
+        (
+            "user",
+            "P\n\nThink step by step and in parallel before answering, and put your final answer within \\\\boxed{}.",
+        ),
+    ]
+
+
 @pytest.mark.parametrize("name", DIGESTS)
 def test_long_published_prompts_are_the_published_bytes(name):
     assert sha256(content(name).encode()).hexdigest() == DIGESTS[name]

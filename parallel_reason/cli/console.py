@@ -48,6 +48,11 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def in_words(text: str) -> str:
+    """``text`` in one line, with a space in place of blanks and line breaks."""
+    return one_line(" ".join(text.split()))
+
+
 def in_lines(text: str) -> str:
     """``text`` with its line feeds and tabs kept, and all else as `one_line` writes it."""
     return "\n".join("\t".join(map(one_line, line.split("\t"))) for line in text.split("\n"))

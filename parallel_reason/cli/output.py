@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
-from parallel_reason.cli.console import clipped, in_lines, one_line, print_error
+from parallel_reason.cli.console import clipped, in_lines, in_words, one_line, print_error
 from parallel_reason.cli.tree import plain_lines
 from parallel_reason.trace import Trace, TraceWriter
 
@@ -165,19 +165,24 @@ def summary(trace: Trace, title: str, *, numbered: bool = False, verdict: str = 
         title: what stands for its prompt.
         numbered: whether to say which prompt and which sample of it, as `Trace` counts them.
         verdict: what is said of the answer.
-        whole: whether an answer of several lines is printed as it is, above the line.
+        whole: whether an answer of several lines, or what there is of one that was cut short, is printed above the line
+            as it is.
     """
     counts = trace.ledger
     line = Text(f"{trace.prompt_index}.{trace.sample}  " if numbered else "")
-    answer = f"no answer: {trace.stop_reason}" if trace.answer is None else trace.answer
-    if whole and "\n" in answer:
-        line.append(f"{in_lines(answer)}\n", style="bold")
-    line.append(f"{clipped(one_line(title), TITLE_WIDTH)}  ")
-    if not (whole and "\n" in answer):
-        line.append(f"{one_line(answer)}  ", style="bold")
+    written = trace.text if trace.answer is None else trace.answer
+    above = whole and ("\n" in written or trace.answer is None)
+    if above:
+        line.append(f"{in_lines(written.strip())}\n", style="bold")
+    line.append(f"{clipped(in_words(title), TITLE_WIDTH)}  ")
+    if trace.answer is None:
+        line.append(f"no answer: {one_line(trace.stop_reason)}  ", style="bold")
+    elif not above:
+        line.append(f"{one_line(trace.answer)}  ", style="bold")
     said = f"{verdict}; " if verdict else ""
+    threads = "1 thread" if counts.threads == 1 else f"{counts.threads} threads"
     return line.append(
-        f"({said}{counts.sampled_tokens} tokens in {counts.threads} threads, critical path "
-        f"{counts.critical_path_tokens}, {counts.wall_s:.2f} s)",
+        f"({said}{counts.sampled_tokens} tokens in {threads}, critical path {counts.critical_path_tokens}, "
+        f"{counts.wall_s:.2f} s)",
         style="bright_black",
     )

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
-from parallel_reason.cli.console import clipped, one_line, tail
+from parallel_reason.cli.console import clipped, in_words, one_line, tail
 from parallel_reason.runtime.events import (
     Event,
     ForkJoined,
@@ -184,14 +184,9 @@ def _row(branch: Branch, width: int) -> Text:
     style = STYLES[branch.status]
     row = Text(no_wrap=True, overflow="ellipsis")
     row.append("● " if branch.status == "running" else "○ ", style=style)
-    row.append(clipped(_words(branch.header), max(8, width // 3)), style="bold")
+    row.append(clipped(in_words(branch.header), max(8, width // 3)), style="bold")
     row.append(f"  {branch.tokens} ", style="bright_black")
-    return row.append(tail(_words(branch.text[-4 * width :]), max(8, width - cell_len(row.plain))), style=style)
-
-
-def _words(text: str) -> str:
-    """A text in one line, with a space in place of blanks and line breaks."""
-    return one_line(" ".join(text.split()))
+    return row.append(tail(in_words(branch.text[-4 * width :]), max(8, width - cell_len(row.plain))), style=style)
 
 
 def _counted(branch: Branch, hidden: int) -> Text:
