@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from parallel_reason import ParallelLLM
-from parallel_reason.dialects import BUILT_IN, bind, find
+from parallel_reason.dialects import BUILT_IN, find
+from parallel_reason.dialects.tags import Tags
 from parallel_reason.engines import start
 from parallel_reason.errors import InputError, ModelError
 from parallel_reason.prepare import preparation as inside
@@ -173,7 +174,7 @@ def test_every_dialect_with_tokens_is_prepared_checked_and_recorded(tmp_path, di
     assert done.checked.largest < 1e-4
     assert done.checked.tokens > 8
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert bind(dialect, tokenizer).stops(1).ids
+    assert Tags(find(dialect).tags, tokenizer).ids == done.tags.added
     assert dialect_of(tmp_path / "out")[0] == dialect
     assert dialect_of(source) is None
 
@@ -227,7 +228,7 @@ def test_tags_that_models_write_as_text_get_no_tokens(tmp_path):
         prepare(source, "apr", tmp_path / "out")
     as_text = prepare(source, "apr", tmp_path / "apr", tags="text")
     assert weights(tmp_path / "apr").keys() == weights(tmp_path / "model").keys()
-    assert (as_text.rows, as_text.tags.added, dialect_of(tmp_path / "apr")) == (as_text.rows_before, {}, ("apr", {}))
+    assert (as_text.rows, as_text.tags.added, dialect_of(tmp_path / "apr")[0]) == (as_text.rows_before, {}, "apr")
     prepare(source, "npr", tmp_path / "npr", tags="text", check=False)
     with pytest.raises(InputError, match=r"was prepared for 'npr' with its tags as text"):
         prepare(str(tmp_path / "npr"), "npr", tmp_path / "out")
@@ -332,7 +333,7 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(tmp_path, monkeypatch):
     assert dialect_of("someone/tiny") is None
     prepare("someone/tiny", "npr", cached / "snapshots" / "def", check=False)
     (cached / "refs" / "main").write_text("def")
-    assert dialect_of("someone/tiny") == ("npr", {})
+    assert dialect_of("someone/tiny")[0] == "npr"
     with pytest.raises(ModelError, match=r"cannot get 'someone/else' from the Hub: .*; give a folder"):
         prepare("someone/else", "npr", tmp_path / "out")
     assert dialect_of("someone/else") is None

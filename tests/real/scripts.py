@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from parallel_reason import Limits, SamplingParams, Session
-from parallel_reason.dialects import bind, find
+from parallel_reason.dialects import bind, find, grafts
 from parallel_reason.prepare.preparation import WRITTEN_AS_TEXT
 from parallel_reason.sampling import StructuredOutputsParams
 
 # Characters of several tokens each, and a letter with a mark of its own.
 SIGNS = "🦜 漢字 e\u0301"
-TEXT, LINE = "[^<]{8,24}", r"[^<\n]{4,16}"
+TEXT, LINE = "[ -;=-~]{8,24}", "[ -;=-~]{4,16}"
 CHILD = f"{TEXT}{SIGNS}{TEXT}"
-LIMITS = Limits(tokens=400, tokens_per_thread=120, depth=1)
+LIMITS = Limits(tokens=900, tokens_per_thread=300, depth=1)
+FREE = 96  # tokens of a root whose grammar ends at its fork, at most
 MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
 STATE = (
     "Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n"
@@ -22,22 +23,25 @@ STATE = (
 
 @dataclass(frozen=True)
 class Script:
-    """One dialect.
+    """One dialect, as regular expressions.
 
     Attributes:
-        root: what the root writes before it forks, as a regular expression, without ``fork``.
-        fork: the tag at which it forks; empty if it forks at the start or at its end of text.
-        after: what it writes after the join.
-        child: what each of two children writes, without ``end``, its last tag.
+        root: what the root writes before it forks, without ``fork``.
+        fork: the tag at which it forks; empty if it forks at the start, or at its end of text.
+        after: what it writes from there on.
+        child: what a child writes, without ``end``.
+        end: its last tag, with ``#`` for the number of the child; empty if it ends at its end of text.
+        children: in the whole trace.
         options: of the dialect.
         prompt: where the chat does not do.
     """
 
-    root: str
-    fork: str
-    after: str
-    child: str
-    end: str
+    root: str = ""
+    fork: str = ""
+    after: str = ""
+    child: str = CHILD
+    end: str = ""
+    children: int = 2
     options: tuple[tuple[str, object], ...] = ()
     prompt: str | None = None
 
@@ -48,28 +52,39 @@ def items(tag, close="\n"):
 
 
 SCRIPTS = {
-    "spawn_join": Script(f"{TEXT}<spawn>{LINE}<sep>{LINE}", "</spawn>", TEXT, f"{CHILD}<return>{LINE}", "</thread>"),
+    "spawn_join": Script(
+        f"{TEXT}<spawn>{LINE}<sep>{LINE}", "</spawn>", child=f"{CHILD}<return>{LINE}", end="</thread>"
+    ),
     "multiverse": Script(
         f"{TEXT}<Parallel>\n<Goal>\n{items('Outline')}",
-        "</Goal>", f"{TEXT}</Conclusion>\n</Parallel>{TEXT}", CHILD, "</Path>",
+        "</Goal>", f"{TEXT}</Conclusion>\n</Parallel>{TEXT}", end="</Path>",
     ),
-    "npr": Script(f"{TEXT}<guideline>\n{items('plan')}", "</guideline>", f"{TEXT}</takeaway>{TEXT}", CHILD, "</step>"),
+    "npr": Script(
+        f"{TEXT}<guideline>\n{items('plan')}", "</guideline>", f"{TEXT}</takeaway>{TEXT}", end="</step>"
+    ),
     "threadweaver": Script(
-        f"{TEXT}<Parallel>\n<Outlines>\n{items('Outline')}",
-        "</Outlines>", f"</Parallel>{TEXT}", CHILD, "</Thread>",
+        f"{TEXT}<Parallel>\n<Outlines>\n{items('Outline')}", "</Outlines>", f"</Parallel>{TEXT}", end="</Thread>"
     ),
-    "parallel_r1": Script(TEXT, "<Parallel>", f"{TEXT}</Summary>{TEXT}", CHILD, "</Path>"),
-    "parathinker": Script("", "", f"{TEXT}</summary>", CHILD, "</think[1-8]>", options=(("paths", 2),)),
+    "parallel_r1": Script(TEXT, "<Parallel>", f"{TEXT}</Summary>{TEXT}", end="</Path>"),
+    "parathinker": Script(after=f"{TEXT}</summary>", end="</think#>", options=(("paths", 2),)),
+    "ssft": Script(child=rf"{CHILD}\\boxed\{{[0-9]{{2}}\}}", options=(("paths", 2),)),
     "apr": Script(
         "<Calling Sub Searches>\n"
         + "".join(f"<Start Sub Search {k} at level 1> Moving to Node #0,{k}\n" for k in range(2))
         + "<End Calling Sub Searches>\n",
-        "", "", f"{CHILD}", "", prompt=STATE,
+        prompt=STATE,
+    ),
+    "dc_cot": Script(TEXT, "<spawn_workers>", TEXT, end="</worker_#>", children=3),
+    "async_think": Script(
+        f"{TEXT}<FORK-1>{LINE}", "</FORK-1>",
+        f"{TEXT}<FORK-2>{LINE}</FORK-2>{TEXT}<JOIN-1>{TEXT}<JOIN-2>{TEXT}<ANSWER>{LINE}</ANSWER>",
+        f"{CHILD}<RETURN>{LINE}", "</RETURN>",
     ),
 }  # fmt: skip
-AS_TOKENS = [name for name in SCRIPTS if name not in WRITTEN_AS_TEXT]
+# A grammar ends at a tag that is a token, so the tags after the first fork of async_think can only be forced as text.
+AS_TOKENS = [name for name in SCRIPTS if name not in (*WRITTEN_AS_TEXT, "async_think")]
 AS_TEXT = [name for name in SCRIPTS if name != "spawn_join"]
-NO_GRAFT = {"spawn_join", "threadweaver", "apr"}
+NO_GRAFT = [name for name, script in SCRIPTS.items() if not grafts(name, **dict(script.options))]
 
 
 def session_of(engine, name):
@@ -97,5 +112,11 @@ def sampling_of(engine, name, **options):
             "temperature": 1.0,
         }
 
-    child = SamplingParams(**rules(script.child, script.end, "", script.fork))
-    return SamplingParams(**rules(script.root, script.fork, script.after, script.end), below=child, seed=5, **options)
+    def child(number):
+        end = script.end.replace("#", str(number + 1))
+        return SamplingParams(**rules(script.child, end, "", script.fork))
+
+    children = {f"0.{number}": child(number) for number in range(script.children)}
+    root = rules(script.root, script.fork, script.after, script.end)
+    most = {"max_tokens": FREE} if whole or name == "apr" else {}
+    return SamplingParams(**root, **most, threads=children, seed=5, **options)
