@@ -78,9 +78,13 @@ def test_a_torn_last_line_is_dropped_and_its_problem_run_again(llm, file):
 @pytest.mark.parametrize(
     ("sampling", "limits", "says"),
     [
-        (SamplingParams(seed=0, temperature=1.0), SHORT, "sampling=.*temperature=0.0.*not .*temperature=1.0"),
-        (SamplingParams(seed=1), SHORT, "sampling=.*seed=0.*not .*seed=1"),
-        (GREEDY, Limits(tokens=31), "limits=.*tokens=30 .*not .*tokens=31 "),
+        (
+            SamplingParams(seed=0, temperature=1.0),
+            SHORT,
+            r"sampling=\{'temperature': 0.0\}, not \{'temperature': 1.0\}",
+        ),
+        (SamplingParams(seed=1), SHORT, r"sampling=\{'seed': 0\}, not \{'seed': 1\}"),
+        (GREEDY, Limits(tokens=31), r"limits=\{'tokens': 30\}, not \{'tokens': 31\}"),
     ],
 )
 def test_traces_of_other_sampling_or_limits_are_refused_by_name(llm, file, sampling, limits, says):

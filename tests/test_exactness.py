@@ -4,6 +4,7 @@ The torch engine is held to it for every dialect and three model families, vLLM 
 ``ALL_FAMILIES=1`` adds the other families.
 """
 
+import asyncio
 import contextlib
 import os
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.grammars import FAMILIES, build
 from parallel_reason import ParallelLLM
 from parallel_reason.dialects import grafts
+from parallel_reason.engines import start
 from parallel_reason.errors import EngineError, InputError
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.tasks.countdown import held_out
@@ -102,14 +104,14 @@ def test_what_grafts_is_known_before_an_engine_starts():
 def test_vllm_says_why_it_cannot_graft(tmp_path):
     folder = letters.build("Mistral", tmp_path, sliding_window=80, head_dim=32)
     with pytest.raises(InputError, match="attend to a window only; use engine='torch'"):
-        ParallelLLM(folder, dialect="multiverse", engine="vllm")
+        asyncio.run(start("vllm", folder, graft=True))
 
 
 @pytest.mark.parametrize("version", [(0, 25, 1), (0, 33, 0), (1, 0, 0)])
 def test_a_vllm_that_was_not_tested_is_refused(tmp_path, monkeypatch, version):
     monkeypatch.setattr("vllm.__version_tuple__", version)
     with pytest.raises(InputError, match=r"grafting is known to be exact on 0.26 to 0.32 only; use engine='torch'"):
-        ParallelLLM(letters.build("Llama", tmp_path), dialect="multiverse", engine="vllm")
+        asyncio.run(start("vllm", letters.build("Llama", tmp_path), graft=True))
 
 
 class WrongEngine:

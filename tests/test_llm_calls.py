@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from parallel_reason import CallbackError, EngineError, InputError, Limits, ParallelLLM, SamplingParams
+from parallel_reason import CallbackError, EngineError, InputError, Limits, ModelError, ParallelLLM, SamplingParams
 from parallel_reason.tasks.countdown import held_out
 
 PROBLEM = str(held_out(1)[0])
@@ -79,6 +79,7 @@ def test_scores_are_the_models_and_a_seeded_call_repeats_in_another_batch(llm):
     ]
 
 
-def test_an_engine_that_cannot_change_its_weights_says_so(llm):
-    with pytest.raises(InputError, match="engine 'torch' cannot change its weights"):
-        llm.update_weights("somewhere")
+def test_weights_that_are_not_there_are_named_and_the_old_ones_stay(llm):
+    with pytest.raises(ModelError, match="no model '/no/model'"):
+        llm.update_weights("/no/model")
+    assert llm.generate(PROBLEM, limits=SHORT)[0].ledger.sampled_tokens == 8

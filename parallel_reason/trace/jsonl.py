@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallel_reason.errors import InputError, TraceFileError
+from parallel_reason.record import Record
 from parallel_reason.trace.trace import Trace
 from parallel_reason.trace.version1 import converted
 
@@ -150,14 +151,18 @@ def key(trace: Trace) -> Key:
 def _check_same(path: Path, trace: Trace, circumstances: dict[str, Any]) -> None:
     for name in SAME:
         if name in circumstances and getattr(trace, name) != circumstances[name]:
+            was, other = _differing(getattr(trace, name), circumstances[name])
             raise InputError(
-                f"{path} was made with {name}={_short(getattr(trace, name))}, not {_short(circumstances[name])}: "
-                "give the settings of that run, or another file"
+                f"{path} was made with {name}={was}, not {other}: give the settings of that run, or another file"
             )
 
 
-def _short(value: Any) -> str:
-    return f"{value!s:.200}"
+def _differing(one: Any, other: Any) -> tuple[str, str]:
+    """Two values for people; of two records, the fields in which they differ."""
+    if isinstance(one, Record) and isinstance(other, Record):
+        names = [name for name, value in one if value != getattr(other, name, None)]
+        one, other = ({name: getattr(record, name, None) for name in names} for record in (one, other))
+    return f"{one!s:.200}", f"{other!s:.200}"
 
 
 def _whole_lines(file: int) -> int:
