@@ -61,7 +61,6 @@ def start_vllm(
         try:
             config = arguments.create_engine_config()
             if graft and (reason := graft_compat.refusal(config)):
-                log.unlink()
                 fix = "merge the adapter into the model" if config.lora_config is not None else "use engine='torch'"
                 raise InputError(f"engine 'vllm' cannot graft with {model!r}: {reason}; {fix}")
             if platform.is_cuda_alike() and (kv_cache_gib is not None or not options.keys() & set(gpu.SIZES)):
