@@ -14,7 +14,10 @@ from tests.cases import CASES, dialect_of, many
 SAMPLING = SamplingParams(temperature=1.0)
 
 
-@pytest.fixture(scope="module", params=CASES)
+A_FEW = ["spawn_join", "threadweaver", "multiverse"]  # one of each join rule
+
+
+@pytest.fixture(scope="module")
 def rollouts(request, tmp_path_factory):
     """Traces of a dialect that fork, and the model that wrote them, with TRL's head."""
     folder = build(str(tmp_path_factory.mktemp("model")), "qwen3", [dialect_of(request.param)], seed=2)
@@ -26,6 +29,7 @@ def rollouts(request, tmp_path_factory):
     return model, [pack(trace) for trace in traces]
 
 
+@pytest.mark.parametrize("rollouts", CASES, indirect=True)
 def test_the_learner_and_the_engine_agree_on_every_sampled_token(rollouts):
     model, rows = rollouts
     batch = collate(rows)
@@ -37,6 +41,7 @@ def test_the_learner_and_the_engine_agree_on_every_sampled_token(rollouts):
     assert (entropy[batch["shift_labels"] != IGNORED] > 0).all()
 
 
+@pytest.mark.parametrize("rollouts", A_FEW, indirect=True)
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8}, {"temperature": 1.0, "top_k": 3}]
 )
@@ -59,6 +64,7 @@ def test_the_distribution_that_was_sampled_is_that_of_transformers(rollouts, opt
         assert entropy[0, place] == pytest.approx(-(held * held.log()).sum().item(), abs=1e-4)
 
 
+@pytest.mark.parametrize("rollouts", A_FEW, indirect=True)
 def test_each_thread_is_scored_as_it_was_sampled(rollouts):
     model, rows = rollouts
     sampling = SamplingParams(temperature=1.5, below=SamplingParams(temperature=0.5))
@@ -102,6 +108,7 @@ def gradient(model, batch, weight, rows):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.parametrize("rollouts", A_FEW, indirect=True)
 def test_how_a_batch_is_cut_does_not_change_its_gradient(rollouts):
     model, rows = rollouts
     weight = [1.0, -0.5, 0.25, 2.0]
