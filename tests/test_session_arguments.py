@@ -28,6 +28,7 @@ from tests.scripted import FORKS, WORDS, run, session
         ({"sampling": {"temperature": -1}}, "sampling: temperature=-1: Input should be greater than or equal to 0"),
         ({"limits": {"tokens": "many"}}, "limits: tokens='many': "),
         ({"limits": {1: 2}}, "limits"),
+        ({"sampling": {"presence_penalty": 1}}, "engine 'scripted' cannot do presence_penalty=1.0"),
     ],
 )
 def test_what_is_no_record_of_settings_is_refused_in_one_line(options, says):

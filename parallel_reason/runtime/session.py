@@ -15,6 +15,7 @@ from parallel_reason.dialects.base import Dialect
 from parallel_reason.engines import early_tokenizer
 from parallel_reason.engines import start as start_engine
 from parallel_reason.engines.base import Engine
+from parallel_reason.engines.checks import check_sampling
 from parallel_reason.errors import CallbackError, EngineError, InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prompts import load as load_prompt
@@ -180,6 +181,7 @@ class Session:
             CallbackError: ``on_trace`` raised; it has the traces.
         """
         sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        check_sampling(sampling, self.engine)
         rendered = self._rendered(as_prompts(prompts), limits, prompt, chat)
         if tasks is not None and len(tasks) != len(rendered):
             raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
@@ -227,6 +229,7 @@ class Session:
             InputError, EngineError: as `run`; and for ``n`` above 1.
         """
         sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        check_sampling(sampling, self.engine)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
         (rendered,) = self._rendered([problem], limits, prompt, chat)
