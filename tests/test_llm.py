@@ -202,25 +202,20 @@ input()
 def test_a_script_without_a_guard_leaves_no_process_when_it_ends_or_is_killed(tmp_path):
     import psutil
 
-    before = {p.pid for p in psutil.process_iter()}
-
-    def left():
-        return [p for p in psutil.process_iter(["name"]) if p.pid not in before and "VLLM" in (p.info["name"] or "")]
-
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(prompt=str(PROBLEMS[0])))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     ends, killed = (subprocess.Popen([sys.executable, str(script)], text=True, **pipes) for _ in range(2))
     assert [script.stdout.readline().split()[0] for script in (ends, killed)] == ["ANSWER"] * 2
-    assert len(left()) > 2
+    below = [child for one in (ends, killed) for child in psutil.Process(one.pid).children(recursive=True)]
+    started = [child for child in below if "VLLM" in child.name()]
+    assert len(started) > 2
     killed.kill()
     _, errors = ends.communicate("\n", timeout=100)
     assert (ends.returncode, errors) == (0, "")
     killed.communicate()
-    deadline = time.monotonic() + 30
-    while left() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left() == []
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert alive == []
 
 
 def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model, countdown):
