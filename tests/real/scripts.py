@@ -9,10 +9,10 @@ from parallel_reason.sampling import StructuredOutputsParams
 
 # Characters of several tokens each, and a letter with a mark of its own.
 SIGNS = "🦜 漢字 e\u0301"
-TEXT, LINE = "[ -;=-~]{8,24}", "[ -;=-~]{4,16}"
+TEXT, LINE = "[A-Za-z0-9 ,.]{8,24}", "[A-Za-z][A-Za-z0-9 ,]{4,16}"  # a tag in quotes would not count
 CHILD = f"{TEXT}{SIGNS}{TEXT}"
 LIMITS = Limits(tokens=900, tokens_per_thread=300, depth=1)
-FREE = 96  # tokens of a root whose grammar ends at its fork, at most
+FREE = 200  # tokens of a root whose grammar ends at its fork, at most
 MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
 STATE = (
     "Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n"
@@ -104,19 +104,17 @@ def sampling_of(engine, name, **options):
     split = [token for word, token in vocabulary.items() if "<" in word and word not in tags]
     bias = dict.fromkeys([*split, *engine.eos_ids], -100.0) if whole else {}
 
-    def rules(body, last, after, other):
+    def rules(body, last, after=""):
         regex = body if whole else body + last + after
+        others = [vocabulary[tag] for tag in tags if whole and tag not in body + last + after]
         return {
             "structured_outputs": StructuredOutputsParams(regex=regex) if regex else None,
-            "logit_bias": {**bias, vocabulary[other]: -100.0} if whole and other in vocabulary else bias or None,
+            "logit_bias": {**bias, **dict.fromkeys(others, -100.0)} or None,
             "temperature": 1.0,
         }
 
-    def child(number):
-        end = script.end.replace("#", str(number + 1))
-        return SamplingParams(**rules(script.child, end, "", script.fork))
-
-    children = {f"0.{number}": child(number) for number in range(script.children)}
-    root = rules(script.root, script.fork, script.after, script.end)
+    ends = [script.end.replace("#", str(number + 1)) for number in range(script.children)]
+    children = {f"0.{number}": SamplingParams(**rules(script.child, end)) for number, end in enumerate(ends)}
+    root = rules(script.root, script.fork, script.after)
     most = {"max_tokens": FREE} if whole or name == "apr" else {}
     return SamplingParams(**root, **most, threads=children, seed=5, **options)
