@@ -11,7 +11,6 @@ from parallel_reason.sampling import StructuredOutputsParams
 SIGNS = "🦜 漢字 e\u0301"
 TEXT, LINE = "[A-Za-z0-9 ,.]{8,24}", "[A-Za-z][A-Za-z0-9 ,]{4,16}"  # a tag in quotes would not count
 CHILD = f"{TEXT}{SIGNS}{TEXT}"
-LIMITS = Limits(tokens=900, tokens_per_thread=300, depth=1)
 FREE = 200  # tokens of a root whose grammar ends at its fork, at most
 MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
 STATE = (
@@ -31,7 +30,7 @@ class Script:
         after: what it writes from there on.
         child: what a child writes, without ``end``.
         end: its last tag, with ``#`` for the number of the child; empty if it ends at its end of text.
-        children: in the whole trace.
+        children, forks: in the whole trace. What is taken back at a fork, as in apr, does not count for a grammar.
         options: of the dialect.
         prompt: where the chat does not do.
     """
@@ -42,6 +41,7 @@ class Script:
     child: str = CHILD
     end: str = ""
     children: int = 2
+    forks: int = 1
     options: tuple[tuple[str, object], ...] = ()
     prompt: str | None = None
 
@@ -78,7 +78,7 @@ SCRIPTS = {
     "async_think": Script(
         f"{TEXT}<FORK-1>{LINE}", "</FORK-1>",
         f"{TEXT}<FORK-2>{LINE}</FORK-2>{TEXT}<JOIN-1>{TEXT}<JOIN-2>{TEXT}<ANSWER>{LINE}</ANSWER>",
-        f"{CHILD}<RETURN>{LINE}", "</RETURN>",
+        f"{CHILD}<RETURN>{LINE}", "</RETURN>", forks=2,
     ),
 }  # fmt: skip
 # A grammar ends at a tag that is a token, so the tags after the first fork of async_think can only be forced as text.
@@ -90,6 +90,11 @@ NO_GRAFT = [name for name, script in SCRIPTS.items() if not grafts(name, **dict(
 def session_of(engine, name):
     """A session of a dialect over an engine that may serve others too."""
     return Session(engine, bind(name, engine.tokenizer, **dict(SCRIPTS[name].options)))
+
+
+def limits_of(name, tokens=900):
+    """Bounds within which a script is written to its end, unless there are fewer ``tokens``."""
+    return Limits(tokens=tokens, tokens_per_thread=300, depth=1, forks=SCRIPTS[name].forks)
 
 
 def sampling_of(engine, name, **options):
