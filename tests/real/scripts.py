@@ -9,10 +9,9 @@ from parallel_reason.sampling import StructuredOutputsParams
 
 # Characters of several tokens each, and a letter with a mark of its own.
 SIGNS = "🦜 漢字 e\u0301"
-TEXT, LINE = "[ -;=-~]{8,24}", "[ -;=-~]{4,16}"
+TEXT, LINE = "[A-Za-z0-9 ,.]{8,24}", "[A-Za-z][A-Za-z0-9 ,]{4,16}"  # a tag in quotes would not count
 CHILD = f"{TEXT}{SIGNS}{TEXT}"
-LIMITS = Limits(tokens=900, tokens_per_thread=300, depth=1)
-FREE = 96  # tokens of a root whose grammar ends at its fork, at most
+FREE = 200  # tokens of a root whose grammar ends at its fork, at most
 MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
 STATE = (
     "Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n"
@@ -31,7 +30,7 @@ class Script:
         after: what it writes from there on.
         child: what a child writes, without ``end``.
         end: its last tag, with ``#`` for the number of the child; empty if it ends at its end of text.
-        children: in the whole trace.
+        children, forks: in the whole trace. What is taken back at a fork, as in apr, does not count for a grammar.
         options: of the dialect.
         prompt: where the chat does not do.
     """
@@ -42,6 +41,7 @@ class Script:
     child: str = CHILD
     end: str = ""
     children: int = 2
+    forks: int = 1
     options: tuple[tuple[str, object], ...] = ()
     prompt: str | None = None
 
@@ -78,7 +78,7 @@ SCRIPTS = {
     "async_think": Script(
         f"{TEXT}<FORK-1>{LINE}", "</FORK-1>",
         f"{TEXT}<FORK-2>{LINE}</FORK-2>{TEXT}<JOIN-1>{TEXT}<JOIN-2>{TEXT}<ANSWER>{LINE}</ANSWER>",
-        f"{CHILD}<RETURN>{LINE}", "</RETURN>",
+        f"{CHILD}<RETURN>{LINE}", "</RETURN>", forks=2,
     ),
 }  # fmt: skip
 # A grammar ends at a tag that is a token, so the tags after the first fork of async_think can only be forced as text.
@@ -90,6 +90,11 @@ NO_GRAFT = [name for name, script in SCRIPTS.items() if not grafts(name, **dict(
 def session_of(engine, name):
     """A session of a dialect over an engine that may serve others too."""
     return Session(engine, bind(name, engine.tokenizer, **dict(SCRIPTS[name].options)))
+
+
+def limits_of(name, tokens=900):
+    """Bounds within which a script is written to its end, unless there are fewer ``tokens``."""
+    return Limits(tokens=tokens, tokens_per_thread=300, depth=1, forks=SCRIPTS[name].forks)
 
 
 def sampling_of(engine, name, **options):
@@ -104,19 +109,17 @@ def sampling_of(engine, name, **options):
     split = [token for word, token in vocabulary.items() if "<" in word and word not in tags]
     bias = dict.fromkeys([*split, *engine.eos_ids], -100.0) if whole else {}
 
-    def rules(body, last, after, other):
+    def rules(body, last, after=""):
         regex = body if whole else body + last + after
+        others = [vocabulary[tag] for tag in tags if whole and tag not in body + last + after]
         return {
             "structured_outputs": StructuredOutputsParams(regex=regex) if regex else None,
-            "logit_bias": {**bias, vocabulary[other]: -100.0} if whole and other in vocabulary else bias or None,
+            "logit_bias": {**bias, **dict.fromkeys(others, -100.0)} or None,
             "temperature": 1.0,
         }
 
-    def child(number):
-        end = script.end.replace("#", str(number + 1))
-        return SamplingParams(**rules(script.child, end, "", script.fork))
-
-    children = {f"0.{number}": child(number) for number in range(script.children)}
-    root = rules(script.root, script.fork, script.after, script.end)
+    ends = [script.end.replace("#", str(number + 1)) for number in range(script.children)]
+    children = {f"0.{number}": SamplingParams(**rules(script.child, end)) for number, end in enumerate(ends)}
+    root = rules(script.root, script.fork, script.after)
     most = {"max_tokens": FREE} if whole or name == "apr" else {}
     return SamplingParams(**root, **most, threads=children, seed=5, **options)

@@ -14,7 +14,17 @@ from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.runtime.events import ThreadEnded, TokensSampled, TraceFinished
 from parallel_reason.trace import Trace
 from tests.commands import call
-from tests.real.scripts import AS_TEXT, AS_TOKENS, LIMITS, MESSAGES, NO_GRAFT, SCRIPTS, SIGNS, sampling_of, session_of
+from tests.real.scripts import (
+    AS_TEXT,
+    AS_TOKENS,
+    MESSAGES,
+    NO_GRAFT,
+    SCRIPTS,
+    SIGNS,
+    limits_of,
+    sampling_of,
+    session_of,
+)
 from tests.servers import Serve
 
 SERVED = ["--logits-processors", "parallel_reason.engines.vllm.seeded:SeededSampler", "--max-model-len", "2048"]
@@ -34,11 +44,11 @@ def reference():
     return scores
 
 
-def run(llm, name, n=2, limits=LIMITS):
+def run(llm, name, n=2, **bounds):
     """Traces of the script of a dialect."""
     session = session_of(llm.engine, name)
     prompt = SCRIPTS[name].prompt or MESSAGES
-    return llm.run_coroutine(session.run(prompt, sampling_of(llm.engine, name, n=n), limits))
+    return llm.run_coroutine(session.run(prompt, sampling_of(llm.engine, name, n=n), limits_of(name, **bounds)))
 
 
 def sampled(thread):
@@ -127,7 +137,10 @@ def test_a_stream_gives_characters_of_several_tokens_whole(torch_engines):
     session = session_of(llm.engine, "multiverse")
 
     async def events():
-        return [event async for event in session.stream(MESSAGES, sampling_of(llm.engine, "multiverse"), LIMITS)]
+        return [
+            event
+            async for event in session.stream(MESSAGES, sampling_of(llm.engine, "multiverse"), limits_of("multiverse"))
+        ]
 
     texts, ended, trace = {}, set(), None
     for event in llm.run_coroutine(events()):
@@ -151,7 +164,7 @@ def test_tags_are_cut_across_tokens_and_across_budgets(torch_engines, reference)
     assert not any("</Path>" in llm.tokenizer.decode(token) for child in children for token in sampled(child))
     before_join = len(whole.root.spans[1].ids) + sum(len(sampled(child)) for child in children)
     for tokens in range(before_join - 6, before_join + 2):
-        (trace,) = run(llm, "multiverse", n=1, limits=LIMITS.model_copy(update={"tokens": tokens}))
+        (trace,) = run(llm, "multiverse", n=1, tokens=tokens)
         for child in trace.threads[1:]:
             text = llm.tokenizer.decode(sampled(child))
             assert text.count("</Path>") <= 1
@@ -168,7 +181,7 @@ def test_a_long_prompt_is_exact(request, torch_engines, reference, engine):
         llm = torch_engines("text_model")[0] if engine == "torch" else None
         llm = llm or stack.enter_context(ParallelLLM(folder, dialect="npr", engine="vllm", context=4096))
         sampling = sampling_of(llm.engine, "npr")
-        (trace,) = llm.run_coroutine(session_of(llm.engine, "npr").run(prompt, sampling, LIMITS))
+        (trace,) = llm.run_coroutine(session_of(llm.engine, "npr").run(prompt, sampling, limits_of("npr")))
     assert len(trace.prompt_ids) > 1800
     assert trace.root.forks
     assert reference(folder, trace).largest < BOUND
