@@ -99,3 +99,12 @@ def command(capfd, monkeypatch):
         return subprocess.CompletedProcess(args, status, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def ignoring_eos(monkeypatch):
+    """Servers are asked to go on after the model's own end of text."""
+    from parallel_reason.engines.openai import engine as openai
+
+    body = openai.decoding_body
+    monkeypatch.setattr(openai, "decoding_body", lambda *of, **options: body(*of, **options) | {"ignore_eos": True})

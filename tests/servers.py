@@ -15,10 +15,14 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import psutil
 
+from benchmarks.grammars import build
+from parallel_reason.engines.base import EngineRequest
 from parallel_reason.engines.vllm.process import DEFAULTS
+from parallel_reason.sampling import SamplingParams
 from tests.fake_server import connected
 
 # Options of a server whose decoding takes so long (tens of milliseconds a token, with random weights in place of the
@@ -194,3 +198,25 @@ def behind(server, **options):
     with Proxy(server) as proxy, connected(base_url=proxy.url, **options) as (engine, run):
         proxy.requests = 0
         yield engine, run, proxy
+
+
+def build_served(folder, dialects):
+    """A model whose own defaults of sampling would change every trace."""
+    path = build(folder, "qwen3", dialects, window=2 * LONG)
+    defaults = {"eos_token_id": 0, "repetition_penalty": 1.9, "top_k": 2, "temperature": 0.3, "do_sample": True}
+    (Path(path) / "generation_config.json").write_text(json.dumps(defaults))
+    return path
+
+
+def request(name, ids, tokens, *, temperature=0.0, logprobs=0, stop=(), **options):
+    sampling = SamplingParams(temperature=temperature, logprobs=logprobs)
+    return EngineRequest(name, ids, tokens, sampling, frozenset(stop), **options)
+
+
+def encode(engine, text):
+    return engine.tokenizer.encode(text)
+
+
+def long(engine, name, **options):
+    """A request that only its bound ends, with `ignoring_eos`; it is cut short long before."""
+    return request(name, encode(engine, "ab" * 16), LONG, **options)

@@ -1,27 +1,23 @@
 """The openai engine, against real `vllm serve` processes; faults come from a proxy before one, or from killing it."""
 
 import asyncio
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.grammars import build
 from parallel_reason import ParallelLLM, SamplingParams
-from parallel_reason.engines.base import EngineRequest
 from parallel_reason.engines.openai import engine as openai
 from parallel_reason.engines.openai.bodies import INTERVAL
 from parallel_reason.engines.torch.engine import TorchEngine
 from parallel_reason.engines.vllm.compat import SEEDED_SAMPLER
-from parallel_reason.errors import EngineError, InputError, ModelError
+from parallel_reason.errors import EngineError, ModelError
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.runtime.events import TokensSampled, TraceFinished
 from tests.cases import NO_GRAFT, WILD, many, seen_in
 from tests.fake_server import connected
 from tests.house import House, ask
-from tests.servers import LONG, SLOW, Proxy, Serve, Watched, behind
+from tests.servers import LONG, SLOW, Proxy, Serve, Watched, behind, build_served, encode, long, request
 
 DIALECTS = ["spawn_join", "apr", "threadweaver", "parallel_r1"]
 DRAWN = SamplingParams(temperature=1.0, seed=3)
@@ -29,11 +25,7 @@ DRAWN = SamplingParams(temperature=1.0, seed=3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model whose own defaults of sampling would change every trace."""
-    path = build(str(tmp_path_factory.mktemp("served")), "qwen3", DIALECTS, window=2 * LONG)
-    defaults = {"eos_token_id": 0, "repetition_penalty": 1.9, "top_k": 2, "temperature": 0.3, "do_sample": True}
-    (Path(path) / "generation_config.json").write_text(json.dumps(defaults))
-    return path
+    return build_served(str(tmp_path_factory.mktemp("served")), DIALECTS)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +62,6 @@ def llm(folder, server):
 
 @pytest.fixture(scope="module")
 def slow(folder, servers):
-    """The same on the second."""
     with connected(folder, base_url=servers[1].url) as pair:
         yield pair
 
@@ -78,27 +69,6 @@ def slow(folder, servers):
 @pytest.fixture(scope="module")
 def plain(folder):
     return load_reference(folder)
-
-
-def request(name, ids, tokens, *, temperature=0.0, logprobs=0, stop=(), **options):
-    sampling = SamplingParams(temperature=temperature, logprobs=logprobs)
-    return EngineRequest(name, ids, tokens, sampling, frozenset(stop), **options)
-
-
-def encode(engine, text):
-    return engine.tokenizer.encode(text)
-
-
-def long(engine, name, **options):
-    """A request that only its bound ends, with `endless`; it is cut short long before."""
-    return request(name, encode(engine, "ab" * 16), LONG, **options)
-
-
-@pytest.fixture
-def endless(monkeypatch):
-    """Servers are asked to go on after the model's own end of text."""
-    body = openai.decoding_body
-    monkeypatch.setattr(openai, "decoding_body", lambda *of, **options: body(*of, **options) | {"ignore_eos": True})
 
 
 @pytest.mark.parametrize("case", NO_GRAFT)
@@ -111,13 +81,13 @@ def test_log_probs_are_exact(llm, plain, monkeypatch, case):
     assert llm.kv_is_free()
 
 
-def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, endless):
+def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, ignoring_eos):
     traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
     for compared in (compare(plain, trace) for trace in traces):
         assert (compared.best == compared.ids).all()
 
 
-def test_top_log_probs_are_those_of_a_plain_forward(fast, plain, endless):
+def test_top_log_probs_are_those_of_a_plain_forward(fast, plain, ignoring_eos):
     engine, run = fast
     ids = encode(engine, "abxyab")
     output = run(engine.generate(request("top", ids, 20, temperature=1.0, logprobs=4)))
@@ -145,7 +115,7 @@ def test_children_hit_every_full_block_of_their_parents_prefix(fast):
     assert {child.prefilled_tokens for child in children} == {len(seen) + 1}
 
 
-def test_the_whole_window_can_be_used(fast, endless):
+def test_the_whole_window_can_be_used(fast, ignoring_eos):
     engine, run = fast
     ids = encode(engine, "ab" * (engine.context // 2 - 8))
     output = run(engine.generate(request("window", ids, 16)))
@@ -209,7 +179,7 @@ def test_score_equals_a_plain_forward(fast, plain):
     assert run(engine.score(ids[:1])) == []
 
 
-def test_an_abort_keeps_what_came_and_reaches_the_server(slow, servers, endless):
+def test_an_abort_keeps_what_came_and_reaches_the_server(slow, servers, ignoring_eos):
     engine, run = slow
     watched = Watched(servers[1])
 
@@ -238,7 +208,7 @@ def test_an_abort_keeps_what_came_and_reaches_the_server(slow, servers, endless)
     assert run(engine.kv_is_free())
 
 
-def test_an_abort_before_the_request_is_sent_is_not_lost(slow, servers, endless):
+def test_an_abort_before_the_request_is_sent_is_not_lost(slow, servers, ignoring_eos):
     engine, run = slow
     watched = Watched(servers[1])
 
@@ -254,7 +224,7 @@ def test_an_abort_before_the_request_is_sent_is_not_lost(slow, servers, endless)
     run(race())
 
 
-def test_a_cancelled_task_reaches_the_server(slow, servers, endless):
+def test_a_cancelled_task_reaches_the_server(slow, servers, ignoring_eos):
     engine, run = slow
     watched = Watched(servers[1])
 
@@ -269,7 +239,7 @@ def test_a_cancelled_task_reaches_the_server(slow, servers, endless):
     run(drop())
 
 
-def test_a_stop_text_reaches_the_server(slow, servers, endless, monkeypatch):
+def test_a_stop_text_reaches_the_server(slow, servers, ignoring_eos, monkeypatch):
     engine, run = slow
     monkeypatch.setattr(openai, "FREED_S", 60)
     first = run(engine.generate(request("first", encode(engine, "ab" * 16), 3))).ids
@@ -285,7 +255,7 @@ def test_a_stop_text_reaches_the_server(slow, servers, endless, monkeypatch):
     run(stop())
 
 
-def test_tokens_come_one_by_one_in_a_stream(slow, endless):
+def test_tokens_come_one_by_one_in_a_stream(slow, ignoring_eos):
     engine, run = slow
 
     async def sizes(stream):
@@ -335,7 +305,7 @@ def test_an_error_that_would_come_again_is_not_tried_again(server):
     assert str(raised.value) == f"engine 'openai': {proxy.url} answers 400 to /v1/completions: not now"
 
 
-def test_a_connection_that_breaks_before_the_first_token_is_tried_again_and_later_is_not(server, endless):
+def test_a_connection_that_breaks_before_the_first_token_is_tried_again_and_later_is_not(server, ignoring_eos):
     with behind(server) as (engine, run, proxy):
         proxy.faults = [0]
         whole = run(engine.generate(request("whole", encode(engine, "ab"), 30, stream=True)))
@@ -388,23 +358,9 @@ def test_what_the_server_does_not_have_is_refused(server):
         ParallelLLM("nobody/nothing", engine="openai", base_url=server.url)
     with pytest.raises(ModelError, match=r"tokenizer=\.\.\."):
         ParallelLLM(engine="openai", base_url=server.url, tokenizer="/nowhere")
-    with pytest.raises(InputError, match="graft"):
-        ParallelLLM(engine="openai", base_url=server.url, dialect="multiverse")
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({}, "missing a required argument: 'base_url'"),
-        ({"base_url": "http://localhost:1", "context": 5}, "unexpected keyword argument 'context'"),
-    ],
-)
-def test_an_option_that_the_engine_does_not_have_is_refused(options, error):
-    with pytest.raises(InputError, match=error):
-        ParallelLLM(engine="openai", **options)
-
-
-def test_a_server_that_is_killed_fails_its_own_requests_once_each_and_no_other(servers, folder, endless):
+def test_a_server_that_is_killed_fails_its_own_requests_once_each_and_no_other(servers, folder, ignoring_eos):
     """The last test of the slow server, which it kills."""
     doomed = servers[1]
     urls = [server.url for server in servers]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from parallel_reason import ParallelLLM
 from parallel_reason.engines.base import EngineRequest
 from parallel_reason.engines.openai.engine import OpenAIEngine
 from parallel_reason.engines.openai.event_stream import EventStream
@@ -301,3 +302,15 @@ def test_the_weights_of_servers_cannot_be_changed(folder):
 def test_an_option_that_cannot_be_used_is_refused(options, error):
     with pytest.raises(InputError, match=error):
         asyncio.run(OpenAIEngine.start(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({}, "missing a required argument: 'base_url'"),
+        ({"base_url": "http://localhost:1", "context": 5}, "unexpected keyword argument 'context'"),
+    ],
+)
+def test_an_option_that_the_engine_does_not_have_is_refused(options, error):
+    with pytest.raises(InputError, match=error):
+        ParallelLLM(engine="openai", **options)
