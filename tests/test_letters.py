@@ -1,8 +1,10 @@
 """Every dialect to the letter: what is sampled, inserted, copied and taken back, and where it stands."""
 
-from benchmarks.grammars import tokenizer, tokenizer_of
-from parallel_reason import layout
-from parallel_reason.dialects import find
+import asyncio
+
+from benchmarks.grammars import PROMPTS, tokenizer, tokenizer_of
+from parallel_reason import Session, layout
+from parallel_reason.dialects import bind, find
 from parallel_reason.dialects.parathinker import OPENING
 from parallel_reason.engines.scripted import ScriptedEngine
 from tests.written import BLOCK, ROOMY, positions, run, scripted, written
@@ -129,3 +131,14 @@ def test_apr_to_the_letter():
     row = layout(trace)
     child = next(segment for segment in row.segments if segment.thread == 1)
     assert (child.visible, row.positions[child.start]) == ((), 0)  # its node's state alone
+
+
+def test_apr_does_not_fork_at_a_block_that_its_prompt_quotes():
+    tokens = tokenizer_of(["apr"])
+    engine = ScriptedEngine.from_texts(tokens, {"0": ["\n<End Calling Sub Searches>\n<eos>"]}, context=20_000)
+    prompt = tokens.encode(PROMPTS["apr"] + BLOCK.removesuffix("<eos>") + "Now:\n", add_special_tokens=False)
+    [trace] = asyncio.run(Session(engine, bind("apr", tokens)).run(prompt))
+    assert [fork.reason for fork in trace.root.malformed] == [
+        "<End Calling Sub Searches> without <Calling Sub Searches>"
+    ]
+    assert not trace.root.forks

@@ -133,7 +133,7 @@ class Apr(Tagged):
         if is_quoted(own[: max(0, own.rfind(self.tags["call_end"]))]):
             return Finish()
         before, call, block = text.rpartition(self.tags["call"])
-        if not call or self.tags["call"] not in self.vocabulary.decode(view.sampled):  # a prompt may quote one
+        if not call or block.count(self.tags["call_end"]) > 1:  # it closed before, such as one that a prompt quotes
             return Reject("<End Calling Sub Searches> without <Calling Sub Searches>", ends=True)
         names = _CALL.findall(block)
         nodes = read_nodes(before)
