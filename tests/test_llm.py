@@ -9,9 +9,12 @@ import pytest
 
 import parallel_reason
 from parallel_reason import Limits, ParallelLLM, SamplingParams
+from parallel_reason.engines import EMBEDDED
 from parallel_reason.errors import EngineError, InputError, ModelError
+from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.runtime.events import ForkJoined, ThreadEnded, ThreadStarted, TokensSampled, TraceFinished
 from parallel_reason.tasks.countdown import held_out, solves
+from tests.other_weights import other_weights
 
 PROBLEMS = held_out(12)
 
@@ -260,3 +263,15 @@ def test_vllm_that_cannot_start_says_why_in_one_line(soup_model):
     with pytest.raises(EngineError, match=r"could not start .*max_model_len") as caught:
         ParallelLLM(soup_model, context=100_000)
     assert "\n" not in str(caught.value)
+
+
+def test_an_output_layer_that_is_tied_to_the_embedding_takes_new_weights(countdown, tmp_path):
+    embedded = load_reference(str(EMBEDDED))
+    assert embedded.config.tie_word_embeddings
+    other = other_weights(EMBEDDED, embedded, tmp_path)
+    try:
+        countdown.update_weights(str(tmp_path))
+        [trace] = countdown.generate(str(PROBLEMS[0]), SamplingParams(temperature=1.0, seed=0), Limits(tokens=60))
+    finally:
+        countdown.update_weights(str(EMBEDDED))
+    assert compare(other, trace).largest < BOUND

@@ -47,12 +47,15 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, llm: "AsyncLLM", model: str, log: Path, *, graft: bool, seeded_sampler: bool) -> None:
+    def __init__(
+        self, llm: "AsyncLLM", model: str, log: Path, *, graft: bool, seeded_sampler: bool, extended: bool
+    ) -> None:
         """Wrap an ``AsyncLLM`` from `start_vllm`.
 
         Args:
             log: standard error of vLLM's processes.
             seeded_sampler: whether they draw seeded tokens with `SeededSampler`.
+            extended: whether they are `WorkerExtension`.
         """
         self.llm = llm
         self.model = model
@@ -70,6 +73,7 @@ class VllmEngine:
         self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
         self._log = log
         self._seeded_sampler = seeded_sampler
+        self._extended = extended
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
         self._adapters: dict[str, Any] = {}  # those that were loaded
@@ -112,8 +116,15 @@ class VllmEngine:
         await asyncio.to_thread(import_vllm)
         start = partial(start_vllm, model, options, kv_cache_gib=kv_cache_gib, compile=compile, graft=graft)
         started = await in_thread(start)
-        engine = cls(started.llm, model, started.log, graft=graft, seeded_sampler=started.seeded_sampler)
-        if started.says_attention:
+        engine = cls(
+            started.llm,
+            model,
+            started.log,
+            graft=graft,
+            seeded_sampler=started.seeded_sampler,
+            extended=started.extended,
+        )
+        if started.extended:
             engine.precision += f", attention by {(await started.llm.collective_rpc('computes_in'))[0]}"
         return engine
 
@@ -251,6 +262,8 @@ class VllmEngine:
             await self.llm.pause_generation(mode="keep", clear_cache=False)
         try:
             await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+            if self._extended:
+                await self.llm.collective_rpc("pack_tied_head")
             await self.llm.reset_prefix_cache(reset_connector=True)  # releases pins, which the next line needs
             await self.llm.reset_prefix_cache(reset_running_requests=True)
         except Exception as error:  # vLLM passes on whatever a worker raised

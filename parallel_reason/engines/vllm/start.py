@@ -23,13 +23,13 @@ class StartedVllm:
     Attributes:
         log: standard error of its processes.
         seeded_sampler: whether they draw seeded tokens with `SeededSampler`.
-        says_attention: whether its workers are `ComputesIn`; not if the caller extends them otherwise.
+        extended: whether its workers are `WorkerExtension`; not if the caller extends them otherwise.
     """
 
     llm: "AsyncLLM"
     log: Path
     seeded_sampler: bool
-    says_attention: bool
+    extended: bool
 
 
 def start_vllm(
