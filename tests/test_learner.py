@@ -68,7 +68,7 @@ def test_a_run_changes_the_weights_and_logs_what_it_did(trained, unsure):
         "reward/correctness", "reward/total_tokens", "pass@4", "forked", "malformed", "threads", "entropy",
         "critical_path_tokens", "sampled_tokens_per_s", "weight_update_s", "kl_to_start",
     } <= set(steps[0])  # fmt: skip
-    assert max(line.get("largest_sampler_mismatch", 0) for line in steps) < 1e-3
+    assert max(line.get("largest_sampler_mismatch", 0) for line in steps) < 1e-4
     assert any(line["grad_norm"] > 0 for line in steps)
 
 
@@ -113,4 +113,4 @@ def test_sampling_of_threads_apart_is_trained(unsure, tmp_path):
     hotter = {"temperature": 1.5, "n": 2, "seed": 1, "below": SamplingParams(temperature=0.8, top_p=0.9)}
     out = config(tmp_path, unsure, groups=1, sampling=hotter, optimization={"steps": 1, "micro_batch": 2})
     train(out)
-    assert metrics(tmp_path)[0]["largest_sampler_mismatch"] < 1e-3
+    assert metrics(tmp_path)[0]["largest_sampler_mismatch"] < 1e-4
