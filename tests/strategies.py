@@ -20,7 +20,7 @@ JOINS = ("graft", "relinearise", "message")
 
 
 class Token(NamedTuple):
-    """A token of a trace, told apart from all others by its owner, span and place in the span."""
+    """A token of a trace, distinct from all others by its owner, span and place in the span."""
 
     owner: str
     span: int

@@ -18,7 +18,7 @@ TEMPLATE = (
     "[assistant]{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
 )
 HI = [{"role": "user", "content": "hi"}]
-BEGUN = [*HI, {"role": "assistant", "content": "Well,"}]
+STARTED = [*HI, {"role": "assistant", "content": "Well,"}]
 ASKS = {"name": "mine", "version": 1, "description": "d", "source": "s", "example": "e"}
 MINE = PromptTemplate(**ASKS, messages=[{"role": "user", "content": "Q: {{ problem }}"}], suffix="<think>\n")
 
@@ -67,13 +67,13 @@ def test_chat_options_mean_what_they_mean_in_vllm(options, text):
 
 def test_a_reply_that_is_begun_is_continued():
     continued = ChatOptions(continue_final_message=True, add_generation_prompt=False)
-    assert rendered(BEGUN, chat=continued).text == "<s>[user]hi[end][assistant]Well,"
+    assert rendered(STARTED, chat=continued).text == "<s>[user]hi[end][assistant]Well,"
 
 
 @pytest.mark.parametrize(
     ("prompt", "options", "says"),
     [
-        (BEGUN, {"continue_final_message": True}, "continue_final_message=True needs add_generation_prompt=False"),
+        (STARTED, {"continue_final_message": True}, "continue_final_message=True needs add_generation_prompt=False"),
         (HI, {"continue_final_message": True, "add_generation_prompt": False}, "of the assistant, not of 'user'"),
         (HI, {"chat_template": "{{ messages"}, "the chat template of scripted refuses the messages: "),
         (HI, {"chat_template": "{{ 1 / 0 }}"}, "refuses the messages: division by zero"),

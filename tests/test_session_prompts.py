@@ -50,10 +50,10 @@ def test_every_prompt_is_put_into_a_template_as_its_problem(question):
 
 def test_with_chat_options_a_text_is_a_message_of_the_user():
     over = chatting()
-    begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    started = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert run(over, "1+1", chat=ChatOptions())[0].prompt == "user:1+1."
     assert run(over, "1+1")[0].prompt == "1+1"
-    [trace] = run(over, [begun], chat=ChatOptions(add_generation_prompt=False, continue_final_message=True))
+    [trace] = run(over, [started], chat=ChatOptions(add_generation_prompt=False, continue_final_message=True))
     assert trace.prompt == "user:a.assistant:b"
 
 

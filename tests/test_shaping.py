@@ -167,13 +167,13 @@ def test_a_regex_allows_what_an_exhaustive_search_says(pattern):
     grammars = Grammars(tokenizer, len(WORDS) + 3)  # more logits than tokens, as in padded vocabularies
     texts = ["".join(text) for size in range(7) for text in itertools.product(ALPHABET, repeat=size)]
     whole = {text for text in texts if re.fullmatch(pattern, text)}
-    begun = {text[:size] for text in whole for size in range(len(text) + 1)}
+    prefixes = {text[:size] for text in whole for size in range(len(text) + 1)}
     fields = {"structured_outputs": {"regex": pattern}, "ends": frozenset({end}), "tags": frozenset({tag, 10_000})}
-    for text in sorted(text for text in begun if len(text) < 5):
+    for text in sorted(text for text in prefixes if len(text) < 5):
         ids = [WORDS.index(letter) for letter in text]
         ours = shaped(torch.zeros(len(WORDS) + 3), [5, *ids[:2]], ids[2:], grammars, sampled=tuple(ids[:2]), **fields)
         allowed = {token for token in range(len(ours)) if ours[token] > -torch.inf}
-        expected = {WORDS.index(letter) for letter in ALPHABET if text + letter in begun}
+        expected = {WORDS.index(letter) for letter in ALPHABET if text + letter in prefixes}
         assert allowed == expected | ({end, tag} if text in whole else set()), text
 
 
