@@ -42,8 +42,12 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._evaluation.every and state.global_step != state.max_steps:
             return
         self._transfer.send_weights(self._weights(model))
+        evaluation = self._evaluation
         traces = self._llm.generate(
-            [problem.text for problem in self._problems], self._evaluation.sampling, self._evaluation.limits
+            [problem.text for problem in self._problems],
+            evaluation.sampling,
+            evaluation.limits,
+            prompt=evaluation.prompt,
         )
         groups = verified(self._task, [], self._problems, traces)
         model.eval()  # what is logged in training counts as training

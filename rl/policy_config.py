@@ -25,6 +25,7 @@ class PolicyConfig(FrozenRecord):
         out: the folder of the run: checkpoints, metrics, traces, the model.
         model: a folder or Hub id; the embedded Countdown model if None.
         task: see `parallel_reason.tasks.find`.
+        prompt: the name or file of a prompt template, into which each problem is put; None for the problem alone.
         engine, engine_options, dialect, dialect_options: as of `ParallelLLM`.
         groups: problems in a batch of rollouts; ``sampling.n`` rollouts of each.
         iterations: steps on each batch.
@@ -37,6 +38,7 @@ class PolicyConfig(FrozenRecord):
     out: Path
     model: str | None = None
     task: str = "countdown"
+    prompt: str | None = None
     engine: str = "vllm"
     engine_options: dict[str, Any] = Field(default_factory=dict)
     dialect: str | None = None

@@ -57,6 +57,7 @@ class RolloutSource:
         parts: Sequence[Part],
         *,
         seed: int = 0,
+        prompt: str | None = None,
         folder: Path | None = None,
     ) -> None:
         """Nothing is sampled yet.
@@ -64,6 +65,7 @@ class RolloutSource:
         Args:
             parts: of the reward.
             seed: of the order of the problems.
+            prompt: the name or file of a prompt template, into which each problem is put.
             folder: where the traces of every batch are written, a file each.
         """
         self.sampling = sampling
@@ -71,6 +73,7 @@ class RolloutSource:
         self._task = task
         self._limits = limits
         self._parts = list(parts)
+        self._prompt = prompt
         self._folder = folder
         self._problems = enumerate(task.train(seed))
 
@@ -90,7 +93,12 @@ class RolloutSource:
                 file.unlink(missing_ok=True)  # of an attempt that was cut short
                 on_trace = stack.enter_context(TraceWriter(file)).write
             traces = self._llm.generate(
-                [problem.text for problem in problems], sampling, self._limits, tasks=keys, on_trace=on_trace
+                [problem.text for problem in problems],
+                sampling,
+                self._limits,
+                prompt=self._prompt,
+                tasks=keys,
+                on_trace=on_trace,
             )
         return verified(self._task, self._parts, problems, traces, batch)
 

@@ -29,7 +29,7 @@ def open_run(config: FrozenRecord, out: Path) -> Path | None:
         kept = out / CONFIG
         if kept.exists() and (other := _first_difference(json.loads(kept.read_text()), json.loads(written))):
             raise InputError(f"{out} holds a run of another configuration ({other}); give another folder as out")
-        kept.write_text(written)
+        _write_whole(kept, written)
     except OSError as error:
         raise InputError(f"{out}: {error.strerror}") from None
     whole = [path for path in out.glob("checkpoint-*") if (path / COMPLETE).exists()]
@@ -52,7 +52,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         self._path = out / METRICS
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if line.endswith("}")]
-            self._path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= resumed_at))
+            _write_whole(self._path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= resumed_at))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **more: Any) -> None:
         """Write a line."""
@@ -72,6 +72,13 @@ class CheckpointMark(TrainerCallback):  # type: ignore[misc]
 def callbacks(out: Path, checkpoint: Path | None) -> list[TrainerCallback]:
     """What keeps the folder of a run that goes on from a checkpoint, or is new."""
     return [MetricsLog(out, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0), CheckpointMark()]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _missing(value: Any) -> bool:

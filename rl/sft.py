@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from parallel_reason import ParallelLLM, ParallelReasonError, SpawnJoin
+from parallel_reason.prepared import read_prepared
 from parallel_reason.tasks.countdown import held_out, held_out_keys
 from rl.config import read_config
 from rl.run_folder import callbacks, open_run
@@ -61,7 +62,8 @@ def train(config: SftConfig) -> Path:
 
     checkpoint = open_run(config, config.out)
     model, tokenizer = load_model(config)
-    dialect = config.dialect or getattr(model.config, "parallel_reason", {}).get("dialect", SpawnJoin.name)
+    prepared = read_prepared(config.model) if isinstance(config.model, str) else None
+    dialect = config.dialect or (prepared.dialect if prepared else SpawnJoin.name)
     kept = callbacks(config.out, checkpoint)
     if config.recall_every:
         kept.append(recall_callback(config, config.recall_every, tokenizer))
@@ -72,7 +74,7 @@ def train(config: SftConfig) -> Path:
         train_dataset=make_dataset(config, dialect, len(tokenizer)),
         data_collator=collate,
         optimizers=make_optimizer(config, model),
-        peft_config=config.lora and lora_config(config.lora, model),
+        peft_config=config.lora and lora_config(config.lora, prepared),
         callbacks=kept,
     )
     with ExitStack() as stack:

@@ -58,11 +58,13 @@ class Evaluation(FrozenRecord):
     """Generation with the newest weights while training.
 
     Attributes:
+        prompt: as in `PolicyConfig`.
         every: steps between two evaluations.
         problems: of the task's test set.
     """
 
     task: str
+    prompt: str | None = None
     every: int = Field(500, ge=1)
     problems: int = Field(64, ge=1)
     engine: str = "vllm"

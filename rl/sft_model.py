@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from parallel_reason import InputError
+from parallel_reason.prepared import PreparedFor
 from parallel_reason.tasks.countdown import tokenizer as countdown_tokenizer
 from rl.sft_config import Lora, RandomModel, SftConfig
 
@@ -51,17 +52,17 @@ def random_model(shape: RandomModel, tokenizer: Any, seed: int) -> Any:
     )
 
 
-def lora_config(lora: Lora, model: Any) -> Any:
-    """Peft's configuration; the rows of added control tokens are trained whole."""
+def lora_config(lora: Lora, prepared: PreparedFor | None) -> Any:
+    """Peft's configuration; the rows of control tokens that `prepare` added are trained whole."""
     from peft import LoraConfig
 
-    added = getattr(model.config, "parallel_reason", {}).get("added", []) if lora.train_added_tokens else []
+    added = [token.id for token in prepared.added] if prepared and lora.train_added_tokens else []
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=lora.targets,
         task_type="CAUSAL_LM",
-        trainable_token_indices={"embed_tokens": [token["id"] for token in added]} if added else None,
+        trainable_token_indices={"embed_tokens": added} if added else None,
     )
 
 

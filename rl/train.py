@@ -34,7 +34,7 @@ def train(config: PolicyConfig) -> Path:
     task = find(config.task)
     with ParallelLLM(
         config.model,
-        dialect=config.dialect or "spawn_join",
+        dialect=config.dialect,
         dialect_options=config.dialect_options,
         engine=config.engine,
         limits=config.limits,
@@ -59,6 +59,7 @@ def train(config: PolicyConfig) -> Path:
                 config.limits,
                 config.rewards,
                 seed=config.seed,
+                prompt=config.prompt,
                 folder=config.out / "traces",
             ),
             objective=make_objective(config.objective),

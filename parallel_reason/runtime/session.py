@@ -269,7 +269,10 @@ class Session:
             ModelError, EngineError: of the engine.
         """
         if not self.engine.capabilities.update_weights:
-            raise InputError(f"engine {self.engine.name!r} cannot change its weights; use engine='vllm'")
+            raise InputError(
+                f"engine {self.engine.name!r} as it was started cannot change its weights; use engine='vllm', without "
+                "a worker_extension_cls of your own"
+            )
         await self._call(self.engine.update_weights(model))
 
     async def kv_is_free(self) -> bool:

@@ -60,7 +60,7 @@ class VllmEngine:
         self.llm = llm
         self.model = model
         refuses = refused(llm.vllm_config, graft=graft, seeded_sampler=seeded_sampler)
-        self.capabilities = Capabilities(graft=graft, update_weights=True, refuses=refuses)
+        self.capabilities = Capabilities(graft=graft, update_weights=extended, refuses=refuses)
         self.policy_version = 0
         self.tokenizer: Any = llm.get_tokenizer()
         self.graft_client = GraftClient(self._run, KVReferences(self._send), self.tokenizer) if graft else None
@@ -73,7 +73,6 @@ class VllmEngine:
         self.eos_ids = frozenset(_eos_ids(llm, self.tokenizer))
         self._log = log
         self._seeded_sampler = seeded_sampler
-        self._extended = extended
         self._live: dict[str, LiveRequest] = {}
         self._numbers = itertools.count()
         self._adapters: dict[str, Any] = {}  # those that were loaded
@@ -262,8 +261,7 @@ class VllmEngine:
             await self.llm.pause_generation(mode="keep", clear_cache=False)
         try:
             await self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
-            if self._extended:
-                await self.llm.collective_rpc("pack_tied_head")
+            await self.llm.collective_rpc("pack_tied_head")
             await self.llm.reset_prefix_cache(reset_connector=True)  # releases pins, which the next line needs
             await self.llm.reset_prefix_cache(reset_running_requests=True)
         except Exception as error:  # vLLM passes on whatever a worker raised
