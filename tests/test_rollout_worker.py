@@ -40,8 +40,9 @@ def llm():
 
 
 def source(llm, **changes):
-    options = {"task": find("countdown"), "limits": Limits(children=2), "parts": [Correctness(), TotalTokens(cost=1)]}
-    return RolloutSource(llm, sampling=SamplingParams(temperature=1.0, n=3, seed=0), **options | changes)
+    parts = [Correctness(), TotalTokens(cost=1, of="all")]
+    options = {"task": find("countdown"), "limits": Limits(children=2), "parts": parts}
+    return RolloutSource(llm, sampling=SamplingParams(temperature=2.0, n=3, seed=0), **options | changes)
 
 
 def test_trls_own_queue_reads_its_rows_and_every_sampled_token_is_trained_once(llm):
@@ -62,6 +63,7 @@ def test_trls_own_queue_reads_its_rows_and_every_sampled_token_is_trained_once(l
     sampled = 3 * worker.metrics_queue.get_nowait()["sampled_tokens"]
     assert sum(int(row["completion_mask"].sum()) for row in rows) == round(sampled)
     mean = sum(row["metrics"]["reward"] for row in rows) / len(rows)  # as many rows of each rollout
+    assert len({row["metrics"]["reward"] for row in rows}) > 1
     for row in rows:
         assert row["advantage"] == pytest.approx(row["metrics"]["reward"] - mean, abs=1e-6)
 
