@@ -8,9 +8,10 @@
 # A step that fails or runs out of time does not keep the next from running. Exit status 1 if one did, 2 without a GPU.
 #
 # PYTHON   that has the project and vLLM for CUDA; python3
-# OUT      a folder for summary.txt, log.txt with all that was printed, and the tests' results as XML; /tmp/check-gpu
+# OUT      a folder for summary.txt, log.txt with all that was printed, vllm.log with what vLLM wrote in steps that failed,
+#          and the tests' results as XML; /tmp/check-gpu
 # BUDGET   seconds for all steps; no bound if 0
-# AT_ONCE  engines side by side on the card, where pytest-xdist is installed; 6
+# AT_ONCE  engines side by side on the card, where pytest-xdist is installed; 8
 # K        picks among the tests of `grafts`, as pytest's -k
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -18,9 +19,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export PYTHON=${PYTHON:-python3} OUT=${OUT:-/tmp/check-gpu} K=${K:-}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 budget=${BUDGET:-0}
-export AT_ONCE=${AT_ONCE:-6}
+export AT_ONCE=${AT_ONCE:-8}
 wanted=" $* "
 failed=0
+export TMPDIR
+TMPDIR=$(mktemp -d) # where engines log
+export VLLM_LOGGING_LEVEL=${VLLM_LOGGING_LEVEL:-INFO}
 mkdir -p "$OUT"
 : >"$OUT/summary.txt"
 : >"$OUT/log.txt"
@@ -48,6 +52,8 @@ step() { # name, seconds at most, command
         *) said=FAIL ;;
     esac
     [ "$said" = PASS ] || failed=$((failed + 1))
+    [ "$said" = PASS ] || tail -n 400 "$TMPDIR"/parallel-reason-vllm-*.log >>"$OUT/vllm.log" 2>/dev/null
+    rm -f "$TMPDIR"/parallel-reason-vllm-*.log
     grep -v '^ *$' "$log" | tail -n 24 | cut -c1-220
     cat "$log" >>"$OUT/log.txt"
     rm "$log"
@@ -114,7 +120,7 @@ tests() { # name of the results, how many at once, then pytest's arguments
 }
 
 grafts() { # the contract on vLLM: both model runners, with and without CUDA graphs, and two engines on the card
-    tests grafts "$AT_ONCE" tests/test_gpu.py -k "not torch_engine and not flex ${K:+and ($K)}"
+    tests grafts "$AT_ONCE" tests/test_gpu.py -k "not torch_engine and not flex and not policy ${K:+and ($K)}"
 }
 
 export -f facts engine project first tests grafts
@@ -129,11 +135,12 @@ step first 200 bash -c 'set -e; first'
 step grafts 360 bash -c grafts
 step torch 120 bash -c 'tests torch 5 tests/test_gpu.py -k torch_engine'
 step flex 120 bash -c 'tests flex 1 tests/test_gpu.py -k flex'
-step join 120 "$PYTHON" -m benchmarks.graft --only join --pairs 3 --models 3M,80M --cases 8x128,8x512,32x128,32x512
-step trace 120 "$PYTHON" -m benchmarks.graft --only trace --traces 64 --trace-pairs 1
+step policy 120 bash -c 'tests policy 1 tests/test_gpu.py -k policy'
+step join 150 "$PYTHON" -m benchmarks.graft --only join --pairs 3 --models 80M,8B --dtype bfloat16 --cases 8x128,8x512,32x512
+step trace 200 "$PYTHON" -m benchmarks.graft --only trace --models 8B --dtype bfloat16 --traces 16 --trace-pairs 1
+step overhead 120 "$PYTHON" -m benchmarks.overhead --pairs 2
 step soak 120 "$PYTHON" -m benchmarks.soak --traces 200 --blocks 256 --every 10
-step train 120 bash -c 'tests train 1 tests/test_train.py'
-step fork 120 "$PYTHON" -m benchmarks.graft --only fork --pairs 3
+step fork 120 "$PYTHON" -m benchmarks.graft --only fork --models 80M,8B --dtype bfloat16 --pairs 3
 step core 120 "$PYTHON" -m benchmarks.engines --pairs 1
 
 printf '\n===== summary, %s s\n' "$SECONDS"

@@ -23,7 +23,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from benchmarks.dialect_cost import seconds_a_token
-from benchmarks.models import FIRST_ID, random_ids, random_model
+from benchmarks.models import FIRST_ID, Size, random_ids, random_model
 from benchmarks.report import Report, alternate, median_range, median_range_ms, ratio
 from benchmarks.requests import ask, keep
 from parallel_reason import Fork, Span, Thread, Trace, layout
@@ -112,7 +112,7 @@ def wide_trace(children: int, tokens: int) -> Trace:
 
 async def engine_rows(pairs: int) -> tuple[list[list[str]], float]:
     """Figures of engines, and seconds that the torch engine takes for a token."""
-    folder, ids = random_model(layers=6, width=256), random_ids(PREFIX, 3)
+    folder, ids = random_model(Size(6, 256, 4, 2, 64, 768)), random_ids(PREFIX, 3)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     engine = await TorchEngine.start(folder, dtype="float32", device="cpu")
     taken = await alternate({"torch": partial(fork, engine, ids), "generate": partial(plain, model, ids)}, pairs)

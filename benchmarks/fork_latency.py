@@ -5,7 +5,7 @@ import statistics
 import time
 from functools import partial
 
-from benchmarks.models import FIRST_ID, random_ids
+from benchmarks.models import FIRST_ID, RandomModel, random_ids
 from benchmarks.report import Report, alternate, median_range_ms, ratio
 from benchmarks.requests import ask, numbers
 from parallel_reason.engines import start
@@ -33,11 +33,11 @@ async def first_tokens(engine: Engine, children: int) -> list[float]:
     return sorted(seconds)
 
 
-async def compare_forks(folders: dict[str, str], report: Report, runs: int) -> None:
+async def compare_forks(models: list[RandomModel], report: Report, runs: int) -> None:
     """Every size of model and number of children, on three engines that live side by side."""
     rows = []
-    for size, folder in folders.items():
-        launch = partial(start, "vllm", folder, dtype="float32", context=4096)
+    for model in models:
+        launch = partial(start, "vllm", model.folder, context=4096, **model.options)
         engines = {
             "held KV": await launch(graft=True),
             "prefix cache": await launch(graft=False),
@@ -50,7 +50,9 @@ async def compare_forks(folders: dict[str, str], report: Report, runs: int) -> N
             for way, seconds in taken.items():
                 last = [run[-1] for run in seconds]
                 times = [run[0] for run in seconds], [statistics.median(run) for run in seconds], last
-                rows.append([f"{size}, {children} children, {way}", *map(median_range_ms, times), ratio(held, last)])
+                rows.append(
+                    [f"{model.name}, {children} children, {way}", *map(median_range_ms, times), ratio(held, last)]
+                )
         for engine in engines.values():
             await engine.close()
     report.table(

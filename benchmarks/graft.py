@@ -3,9 +3,10 @@
     python -m benchmarks.graft                                # every part
     python -m benchmarks.graft --only join --models 3M        # one of them
     python -m benchmarks.graft >> notes.md                    # piped, tables are Markdown
+    python -m benchmarks.graft --models 8B --dtype bfloat16   # on a GPU
 
-Real vLLM, float32, blocks of 32 tokens, random Qwen3 weights (seed 0), random ids, greedy. Ways are run in turn, and
-a ratio is that of one turn; tables have median [least, most].
+Real vLLM, float32 unless said otherwise, on CPUs in blocks of 32 tokens, random Qwen3 weights (seed 0), random ids,
+greedy. Ways are run in turn, and a ratio is that of one turn; tables have median [least, most].
 
 - join: from the end of the last child to the first token after the join (`benchmarks.join_latency`).
 - fork: from the end of a parent of 2,011 tokens to the first token of its children (`benchmarks.fork_latency`).
@@ -27,7 +28,7 @@ from rich.console import Console
 from benchmarks.fork_latency import compare_forks
 from benchmarks.idle import compare_idle
 from benchmarks.join_latency import WINDOW, compare_join_requests
-from benchmarks.models import SIZES, SMALL, random_model
+from benchmarks.models import SIZES, model_of
 from benchmarks.report import Report
 from benchmarks.shaped import compare_joins
 
@@ -46,7 +47,10 @@ class Part(StrEnum):
 def main(
     only: Annotated[list[Part] | None, typer.Option(help="Run this part alone; may be given again.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Runs of each ratio; starts of idle are four times as many.")] = 5,
-    models: Annotated[str, typer.Option(help=f"Of join and fork; trace and idle are always on {SMALL}.")] = "3M,80M",
+    models: Annotated[
+        str, typer.Option(help=f"Of {', '.join(SIZES)}; trace and idle are on the first alone.")
+    ] = "3M,80M",
+    dtype: Annotated[str, typer.Option(help="Of weights and KV.")] = "float32",
     cases: Annotated[str, typer.Option(help="Of join: children x tokens.")] = CASES,
     traces: Annotated[int, typer.Option(min=1, help="Of trace: how many at once.")] = 64,
     trace_pairs: Annotated[int, typer.Option(min=1, help="Runs of trace, minutes each.")] = 2,
@@ -60,14 +64,13 @@ def main(
     sizes = models.split(",")
     if unknown := [size for size in sizes if size not in SIZES]:
         raise typer.BadParameter(f"no model {unknown[0]!r}; there is {', '.join(SIZES)}", param_hint="--models")
-    folders = {size: random_model(*SIZES[size], window=WINDOW) for size in {*sizes, SMALL}}
-    chosen = {size: folders[size] for size in sizes}
+    chosen = [model_of(size, dtype, WINDOW) for size in sizes]
     report = Report(Console(highlight=False), markdown or not sys.stdout.isatty())
     parts: dict[Part, Callable[[], Awaitable[None]]] = {
         Part.JOIN: lambda: compare_join_requests(chosen, report, [_pair(case) for case in cases.split(",")], pairs),
         Part.FORK: lambda: compare_forks(chosen, report, pairs),
-        Part.TRACE: lambda: compare_joins(folders[SMALL], report, traces, trace_pairs),
-        Part.IDLE: lambda: compare_idle(folders[SMALL], report, pairs),
+        Part.TRACE: lambda: compare_joins(chosen[0], report, traces, trace_pairs),
+        Part.IDLE: lambda: compare_idle(chosen[0], report, pairs),
     }
 
     async def run() -> None:
@@ -75,8 +78,8 @@ def main(
             await parts[part]()
 
     asyncio.run(run())
-    for folder in folders.values():
-        shutil.rmtree(folder)
+    for model in chosen:
+        shutil.rmtree(model.folder)
 
 
 def _pair(case: str) -> tuple[int, int]:

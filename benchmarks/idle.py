@@ -9,7 +9,7 @@ import statistics
 import time
 from functools import partial
 
-from benchmarks.models import SMALL, random_ids
+from benchmarks.models import RandomModel, random_ids
 from benchmarks.report import Report, alternate, median_range, ratio
 from benchmarks.requests import ask
 from evals.interval import of_median
@@ -31,12 +31,14 @@ async def tokens_a_second(engine: Engine) -> float:
     return REQUESTS * NEW / (time.perf_counter() - started)
 
 
-async def compare_idle(folder: str, report: Report, runs: int) -> None:
+async def compare_idle(model: RandomModel, report: Report, runs: int) -> None:
     """Many starts of both engines."""
     ready, plain = [], []
     for number in range(STARTS * runs):
         order = (True, False) if number % 2 else (False, True)
-        engines = {graft: await start("vllm", folder, dtype="float32", graft=graft, context=1024) for graft in order}
+        engines = {
+            graft: await start("vllm", model.folder, graft=graft, context=1024, **model.options) for graft in order
+        }
         ways = {str(graft): partial(tokens_a_second, engine) for graft, engine in engines.items()}
         taken = await alternate(ways, TURNS)
         ready.append(statistics.median(taken["True"]))
@@ -45,7 +47,7 @@ async def compare_idle(folder: str, report: Report, runs: int) -> None:
             await engine.close()
     ratios = [one / other for one, other in zip(ready, plain, strict=True)]
     report.table(
-        f"idle: {REQUESTS} plain requests of {PROMPT} + {NEW} tokens at once, {SMALL}, tokens/s, n={len(ready)} "
+        f"idle: {REQUESTS} plain requests of {PROMPT} + {NEW} tokens at once, {model.name}, tokens/s, n={len(ready)} "
         f"starts of both engines, medians of {TURNS} runs on each",
         ["started to graft", "not", "ratio", "95% interval of its median"],
         [

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Any, NamedTuple
 
-from benchmarks.models import FIRST_ID, VOCABULARY, random_ids
+from benchmarks.models import FIRST_ID, VOCABULARY, RandomModel, random_ids
 from benchmarks.report import Report, median_range_ms, ratio
 from benchmarks.requests import ask, keep, numbers
 from parallel_reason.engines import start
@@ -95,12 +95,12 @@ async def time_joins(engine: Engine, children: int, tokens: int) -> JoinTimes:
 
 
 async def compare_join_requests(
-    folders: dict[str, str], report: Report, cases: list[tuple[int, int]], runs: int
+    models: list[RandomModel], report: Report, cases: list[tuple[int, int]], runs: int
 ) -> None:
     """Every size of model, number of children and length."""
     rows = []
-    for size, folder in folders.items():
-        engine = await start("vllm", folder, dtype="float32", graft=True, context=WINDOW, kv_cache_gib=2)
+    for model in models:
+        engine = await start("vllm", model.folder, graft=True, context=WINDOW, **model.options)
         await time_joins(engine, 8, 64)  # warm
         for children, tokens in cases:
             taken = [await time_joins(engine, children, tokens) for _ in range(runs)]
@@ -108,7 +108,7 @@ async def compare_join_requests(
             request, relinearise = [one.request for one in taken], [one.relinearise for one in taken]
             counts = [(one.twice, one.prefilled, one.relinearised) for one in taken]
             rows.append([
-                f"{size}, {children} x {tokens}", *map(median_range_ms, (graft, request, prefill, relinearise)),
+                f"{model.name}, {children} x {tokens}", *map(median_range_ms, (graft, request, prefill, relinearise)),
                 ratio(graft, prefill), ratio(graft, relinearise), ratio(request, prefill),
                 " / ".join(f"{max(count):,}" for count in zip(*counts, strict=True)),
             ])  # fmt: skip

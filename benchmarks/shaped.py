@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-from benchmarks.models import FIRST_ID, SMALL, random_ids
+from benchmarks.models import FIRST_ID, RandomModel, random_ids
 from benchmarks.report import Report, median_range, ratio
 from parallel_reason import Session, Trace, aggregate
 from parallel_reason.dialects.base import (
@@ -108,11 +108,10 @@ async def timed(engine: Engine, shape: Shape, count: int) -> tuple[float, list[T
     return seconds, traces
 
 
-async def compare_joins(folder: str, report: Report, count: int, runs: int) -> None:
+async def compare_joins(model: RandomModel, report: Report, count: int, runs: int) -> None:
     """The same number of sampled tokens as grafted threads, as relinearised ones, and as one thread."""
     graft, plain = [
-        await start("vllm", folder, dtype="float32", graft=grafts, context=8192, kv_cache_gib=2)
-        for grafts in (True, False)
+        await start("vllm", model.folder, graft=grafts, context=8192, **model.options) for grafts in (True, False)
     ]
     ways = {
         "graft": (graft, Shape("graft", FORKS)),
@@ -136,7 +135,8 @@ async def compare_joins(folder: str, report: Report, count: int, runs: int) -> N
             f"{counts.prefilled_tokens - counts.cached_tokens:,}", f"{counts.recomputed_tokens:,}",
         ])  # fmt: skip
     report.table(
-        f"trace: {count} at once, each {FORKS} forks x {CHILDREN} children x {CHILD_TOKENS} tokens, {SMALL}, n={runs}",
+        f"trace: {count} at once, each {FORKS} forks x {CHILDREN} children x {CHILD_TOKENS} tokens, {model.name}, "
+        f"n={runs}",
         [
             "", "seconds", "one thread / it", "graft / it", "token acceleration", "context tokens computed",
             "of these, for the second time",

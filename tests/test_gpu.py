@@ -5,16 +5,23 @@ picks another attention, so grafts are also compared in bfloat16, against the fl
 there a wrong position, mask or block costs nats, and rounding hundredths.
 """
 
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.grammars import build
 from parallel_reason import ParallelLLM
+from parallel_reason.engines import EMBEDDED
 from parallel_reason.engines.vllm.engine import VllmEngine
 from parallel_reason.exactness import BOUND, compare, load_reference
 from parallel_reason.trace.masks import dense, flex
+from rl.policy_config import PolicyConfig
+from rl.train import train
 from tests.cases import CASES, GRAFT, NO_GRAFT, dialect_of, many, seen_in
 from tests.house import House, ask
 from tests.letters import build_endless, words
@@ -29,6 +36,16 @@ STARTS = {
 }
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_apart(tmp_path_factory):
+    """Tests that run side by side do not write what they compile into one cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+                patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +125,26 @@ def test_two_engines_share_a_card_after_this_process_has_used_it(models):
         assert "tf32" not in one.engine.precision
         for llm in (one, other):
             assert max(compare(reference, trace).largest for trace in many(llm, "multiverse", 12)) < BOUND
+
+
+def test_a_policy_learns_beside_the_engine_that_samples_it(tmp_path):
+    config = PolicyConfig.model_validate(
+        {
+            "out": tmp_path / "run", "engine": "vllm", "engine_options": {"dtype": "float32"}, "groups": 8,
+            "sampling": {"temperature": 2.0, "below": {"temperature": 1.0}, "n": 8, "seed": 0},
+            "objective": {"name": "p_grpo"}, "measure_kl": False,
+            "rewards": [{"kind": "correctness"}, {"kind": "total_tokens", "cost": 1.0, "of": "all"}],
+            "optimization": {"steps": 6, "learning_rate": 1e-4, "micro_batch": 64, "report_to": []},
+        }
+    )  # fmt: skip
+    folder = train(config)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    print(*steps, sep="\n")
+    mismatch = [step["largest_sampler_mismatch"] for step in steps if "largest_sampler_mismatch" in step]
+    assert len(mismatch) == 6
+    assert max(mismatch) < BOUND
+    before, after = (load_file(f"{place}/model.safetensors") for place in (EMBEDDED, folder))
+    assert any(not torch.equal(before[name].float(), after[name].float()) for name in after)
 
 
 def off(ours, wanted):
