@@ -132,7 +132,7 @@ if [ "$wanted" = "  " ] && [ "$failed" -gt 0 ]; then
 fi
 step engine 120 bash -c 'set -e; engine'
 step first 200 bash -c 'set -e; first'
-step grafts 360 bash -c grafts
+step grafts 420 bash -c grafts
 step torch 120 bash -c 'tests torch 5 tests/test_gpu.py -k torch_engine'
 step flex 120 bash -c 'tests flex 1 tests/test_gpu.py -k flex'
 step policy 120 bash -c 'tests policy 1 tests/test_gpu.py -k policy'
