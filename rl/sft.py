@@ -40,6 +40,7 @@ def make_dataset(config: SftConfig, dialect: str, vocabulary: int) -> Any:
             "seed": config.seed,
             "children": config.data.children,
             "error_rate": config.data.error_rate,
+            "least_spawned": config.data.least_spawned,
             "hard_negatives_after": steps * config.batch,
             "excluded": held_out_keys(),
         }
