@@ -58,6 +58,7 @@ def train(config: SftConfig) -> Path:
     """
     import torch
 
+    from rl.progress import show_progress
     from rl.rows import collate
     from rl.sft_trainer import TraceTrainer
 
@@ -81,6 +82,7 @@ def train(config: SftConfig) -> Path:
     with ExitStack() as stack:
         if config.evaluation:
             trainer.add_callback(evaluation_callback(config, config.evaluation, dialect, trainer, tokenizer, stack))
+        stack.enter_context(show_progress(trainer))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = trainer.model.merge_and_unload() if config.lora else trainer.model
     trained.to(getattr(torch, config.save_dtype)).save_pretrained(config.out / "model")

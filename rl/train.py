@@ -27,6 +27,7 @@ def train(config: PolicyConfig) -> Path:
     from transformers import AutoModelForCausalLM
 
     from rl.learner import PolicyTrainer
+    from rl.progress import show_progress
     from rl.rollouts import RolloutSource
     from rl.weights import FolderTransfer
 
@@ -71,7 +72,8 @@ def train(config: PolicyConfig) -> Path:
         )
         if checkpoint:
             trainer.load_batch(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with show_progress(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         transfer.destroy()
     trainer.save_model(str(config.out / "model"))
     return config.out / "model"
