@@ -9,6 +9,7 @@ from parallel_reason.strategies.adaptive_consistency import AdaptiveConsistency
 from parallel_reason.strategies.branches import NO_ANSWER, Branches, Strategy
 from parallel_reason.strategies.budget import Budget
 from parallel_reason.strategies.early_stopping import EarlyStopping
+from parallel_reason.strategies.first_consensus import FirstConsensus
 from parallel_reason.strategies.parallel_probe import ParallelProbe
 from parallel_reason.strategies.self_consistency import SelfConsistency
 from parallel_reason.strategies.shortest import ShortMK
@@ -25,6 +26,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "esc": EarlyStopping,
     "sac": StableAnswers,
     "parallel_probe": ParallelProbe,
+    "first_consensus": FirstConsensus,
 }
 
 
