@@ -170,28 +170,24 @@ class RecordedBranches:
         self._clock += longest if tokens is None else min(tokens, longest)
 
     async def probe(self, paths: Ints) -> None:
-        """See `Branches.probe`."""
+        """See `Branches.probe`: what the record has at the last probe that each path has passed."""
         going = paths[~self._ended[paths]]
-        if len(going):
-            self._look(going)
-            self._probed += self._accounting.probe_tokens * len(going)
-            self._clock += self._accounting.probe_tokens
-
-    def _look(self, going: Ints) -> None:
-        """What the record has at the last probe that each path has passed."""
+        if not len(going):
+            return
         last = np.minimum(self._positions[going] // self._problem.every, self._counts[going]) - 1
         seen = self._problem.probes[self._order[going], last]
         self._answers[going] = np.where(last >= 0, seen, NO_ANSWER)
+        self._probed += self._accounting.probe_tokens * len(going)
+        self._clock += self._accounting.probe_tokens
 
     def cancel(self, paths: Ints) -> None:
         """See `Branches.cancel`."""
         self._ended[paths] = True
 
     def _spend(self) -> None:
-        """The budget is used up: stop all that runs, with the answers of their last recorded probe."""
-        left = np.flatnonzero(~self.ended)
-        self._look(left)
-        self._ended[left] = self._spent = True
+        """The budget is used up: stop all that runs."""
+        self.cancel(np.flatnonzero(~self.ended))
+        self._spent = True
 
 
 def replay(strategy: Callable[[RecordedBranches], Coroutine[Any, Any, T]], branches: RecordedBranches) -> T:
