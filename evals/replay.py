@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from parallel_reason import InputError, ParallelReasonError
-from parallel_reason.strategies import Budget, Strategy, find, replayable
+from parallel_reason.strategies import REPLAYABLE, Budget, Strategy, find
 from parallel_reason.strategies.recorded import Accounting, RecordedBranches, RecordedProblem, replay
 from parallel_reason.strategies.recording import FORMS, read_recording
 
@@ -101,9 +101,7 @@ def rows(replayed: Replay, strategies: Sequence[Strategy], resamplings: int, wor
     size = max(1, -(-resamplings // (2 * workers)))
     blocks = [(first, min(first + size, resamplings)) for first in range(0, resamplings, size)]
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        parts = [
-            [pool.submit(partial(replayed.runs, strategy), *block) for block in blocks] for strategy in strategies
-        ]
+        parts = [[pool.submit(partial(replayed.runs, strategy), *block) for block in blocks] for strategy in strategies]
         for strategy, futures in zip(strategies, parts, strict=True):
             yield figures(strategy.name, np.concatenate([future.result() for future in futures]), replayed.seed)
 
@@ -158,10 +156,12 @@ def run(
     if form not in FORMS:
         raise InputError(f"--answers {form}: there is {', '.join(FORMS)}")
     charge = probe_tokens if probe_tokens is not None else (0 if as_published else 16)
-    strategies = [find(name) for name in strategy or replayable()]
+    strategies = [find(name) for name in strategy or REPLAYABLE]
     for one in strategies:
-        if one.name.partition(":")[0] not in replayable():
-            raise InputError(f"strategy {one.name!r} needs a model; on recorded branches there is {', '.join(replayable())}")
+        if one.name.partition(":")[0] not in REPLAYABLE:
+            raise InputError(
+                f"strategy {one.name!r} needs a model; on recorded branches there is {', '.join(REPLAYABLE)}"
+            )
     replayed = Replay(
         read_recording(file, FORMS[form]),
         Accounting(charge, as_published),

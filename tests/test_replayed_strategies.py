@@ -234,4 +234,3 @@ def test_the_published_table_comes_out_to_the_token(year, name):
     accuracy, sequential, total = runs.mean((0, 1))
     assert round(100 * accuracy, 2) == PUBLISHED[year][name][0]
     assert (sequential, total) == pytest.approx(PUBLISHED[year][name][1:], abs=1)
-

@@ -1,8 +1,9 @@
 """Adaptive-Consistency (ASC): one path after another until the leading answer is sure."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
+from parallel_reason.strategies.parameters import Count, Share
 from parallel_reason.strategies.votes import lead_is_real, leading_two, majority
 
 
@@ -13,8 +14,8 @@ class AdaptiveConsistency:
     Aggarwal et al. 2023, arXiv 2305.11860. Not before the second path; with the default, four equal answers do.
     """
 
-    n: int = 64
-    threshold: float = 0.95
+    n: Count = 64
+    threshold: Share = 0.95
     name: str = "asc"
 
     async def run(self, branches: Branches) -> int:

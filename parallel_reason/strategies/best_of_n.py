@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import NO_ANSWER
 from parallel_reason.strategies.confidence import mean
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count, Positive
 from parallel_reason.strategies.votes import borda, weighted_majority
 
 Verify = Callable[[str], float | Awaitable[float]]
@@ -22,7 +23,7 @@ class BestOfN:
     """
 
     verify: Verify
-    n: int = 16
+    n: Count = 16
     name: str = "best_of_n"
 
     async def run(self, branches: LiveBranches) -> int:
@@ -44,8 +45,8 @@ class SelfCertainty:
     likely tokens, as many as ``logprobs`` asks for; with all of the vocabulary it is the paper's, up to a constant.
     """
 
-    n: int = 16
-    power: float = 0.5
+    n: Count = 16
+    power: Positive = 0.5
     name: str = "self_certainty"
 
     async def run(self, branches: LiveBranches) -> int:

@@ -1,11 +1,12 @@
 """DeepPrune: paths that will end in the same answer are found early, and only one of them goes on."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches, Ints
+from parallel_reason.strategies.parameters import Count, Share
 from parallel_reason.strategies.votes import majority
 
 Judge = Callable[[Branches, int, int], Awaitable[float]]
@@ -25,10 +26,10 @@ class DeepPrune:
     representatives forgets the sizes of the clusters; here each vote weighs as many paths as it stands for.
     """
 
-    n: int = 64
-    prefix: int = 8000
-    threshold: float = 0.5
-    clusters: int = 32
+    n: Count = 64
+    prefix: Count = 8000
+    threshold: Share = 0.5
+    clusters: Count = 32
     judge: Judge = same_answer_now
     name: str = "deep_prune"
 

@@ -1,12 +1,14 @@
 """DeepConf: paths are weighed, or stopped early, by how sure the model was of their tokens."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import NO_ANSWER, Floats, Ints, running
 from parallel_reason.strategies.confidence import MEASURES, window_means
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count, Share
 from parallel_reason.strategies.votes import weighted_majority
 
 
@@ -18,10 +20,10 @@ class DeepConfOffline:
     calls need ``logprobs``, 20 in the paper.
     """
 
-    n: int = 64
-    measure: str = "tail"
-    window: int = 2048
-    keep: float = 0.1
+    n: Count = 64
+    measure: Literal["mean", "tail", "bottom", "least"] = "tail"
+    window: Count = 2048
+    keep: Share = 0.1
     name: str = "deepconf_offline"
 
     async def run(self, branches: LiveBranches) -> int:
@@ -42,13 +44,13 @@ class DeepConfOnline:
     not vote; nor does a warm-up path below the bar. Looked at every ``every`` tokens.
     """
 
-    n: int = 64
-    warm_up: int = 16
-    batch: int = 16
-    window: int = 2048
-    keep: float = 0.1
-    consensus: float = 0.95
-    every: int = 256
+    n: Count = 64
+    warm_up: Count = 16
+    batch: Count = 16
+    window: Count = 2048
+    keep: Share = 0.1
+    consensus: Share = 0.95
+    every: Count = 256
     name: str = "deepconf_online"
 
     async def run(self, branches: LiveBranches) -> int:

@@ -1,8 +1,9 @@
 """Early-Stopping Self-Consistency (ESC): windows of paths until one is unanimous."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -13,8 +14,8 @@ class EarlyStopping:
     Li et al. 2024, arXiv 2401.10480.
     """
 
-    n: int = 64
-    window: int = 8
+    n: Count = 64
+    window: Count = 8
     name: str = "esc"
 
     async def run(self, branches: Branches) -> int:

@@ -1,10 +1,10 @@
 """First consensus: paths go on side by side, and the first sure majority of those that have ended stops them all."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
+from parallel_reason.strategies.parameters import Count, Share
 from parallel_reason.strategies.votes import lead_is_real, leading_two, majority
 
 
@@ -17,9 +17,9 @@ class FirstConsensus:
     votes the one whose path is shorter wins. It needs no probe and no log-prob.
     """
 
-    n: int = 16
-    threshold: float = 0.99
-    longest: int = 25_000
+    n: Count = 16
+    threshold: Share = 0.99
+    longest: Count = 25_000
     name: str = "first_consensus"
 
     async def run(self, branches: Branches) -> int:

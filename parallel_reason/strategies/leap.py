@@ -2,10 +2,12 @@
 
 import difflib
 import itertools
-from dataclasses import dataclass
+
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import running
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 SUMMARISE = "\n\n<summarize> In short, "
@@ -20,11 +22,11 @@ class LearningFromPeers:
     times; a summary has ``summary_tokens`` tokens. The majority of all paths at their ends.
     """
 
-    n: int = 4
-    every: int = 2048
-    turns: int = 5
-    peers: int = 2
-    summary_tokens: int = 256
+    n: Count = 4
+    every: Count = 2048
+    turns: Count = 5
+    peers: Count = 2
+    summary_tokens: Count = 256
     name: str = "leap"
 
     async def run(self, branches: LiveBranches) -> int:

@@ -85,6 +85,10 @@ class LiveBranches:
         """The confidence of each token of a path, [tokens]; its calls must have asked for ``logprobs``."""
         return token_confidences(self._threads[path].top_logprobs)
 
+    def logprobs(self, path: int) -> Floats:
+        """The log-probs of what a path sampled, [tokens]."""
+        return np.array(self._threads[path].logprobs, dtype=np.float64)
+
     def number(self, answer: str | None) -> int:
         """The number of an answer."""
         if answer is None:

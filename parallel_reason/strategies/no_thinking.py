@@ -1,8 +1,9 @@
 """NoThinking: the thinking is closed before it begins, and many short solutions are voted over."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -10,7 +11,7 @@ from parallel_reason.strategies.votes import majority
 class NoThinking:
     """``n`` paths that begin with a box of thoughts that says it is done (Ma et al. 2025, arXiv 2504.09858)."""
 
-    n: int = 16
+    n: Count = 16
     begin: str = "<think>\nOkay, I think I have finished thinking.\n</think>\n\n"
     name: str = "no_thinking"
 

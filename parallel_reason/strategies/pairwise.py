@@ -2,13 +2,14 @@
 
 import itertools
 import re
-from dataclasses import dataclass
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.prompts import load
 from parallel_reason.strategies.branches import NO_ANSWER
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.rounds import by_votes
 
 _VERDICT = re.compile(r"\b([AB])\b")
@@ -22,8 +23,8 @@ class Pairwise:
     votes is taken. A verdict is the last A or B of a reply.
     """
 
-    n: int = 16
-    most: int = 4
+    n: Count = 16
+    most: Count = 4
     prompt: str = "pairwise_verification"
     name: str = "pairwise"
 

@@ -1,10 +1,10 @@
 """Parallel-Probe: paths that disagree with the majority are pruned, and a majority that holds ends it."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import NO_ANSWER, Branches
+from parallel_reason.strategies.parameters import Count, Natural
 from parallel_reason.strategies.votes import majority
 
 
@@ -16,11 +16,11 @@ class ParallelProbe:
     ``warm_up`` on, is pruned. It ends when the majority was the same at ``stable`` more probes, or when nothing runs.
     """
 
-    n: int = 64
-    every: int = 500
-    warm_up: int = 15
-    patience: int = 7
-    stable: int = 40
+    n: Count = 64
+    every: Count = 500
+    warm_up: Natural = 15
+    patience: Count = 7
+    stable: Count = 40
     name: str = "parallel_probe"
 
     async def run(self, branches: Branches) -> int:

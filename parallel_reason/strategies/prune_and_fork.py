@@ -1,12 +1,12 @@
 """Prune and fork: every so often the worst paths are stopped and the best go on twice."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import running
 from parallel_reason.strategies.confidence import mean
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -18,10 +18,10 @@ class PruneAndFork:
     newest ``every`` tokens. ``n`` paths are kept while ``rounds`` last; the majority of those that came to their ends.
     """
 
-    n: int = 16
-    k: int = 4
-    every: int = 1024
-    rounds: int = 8
+    n: Count = 16
+    k: Count = 4
+    every: Count = 1024
+    rounds: Count = 8
     name: str = "prune_and_fork"
 
     async def run(self, branches: LiveBranches) -> int:

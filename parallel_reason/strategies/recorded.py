@@ -38,7 +38,11 @@ class RecordedProblem:
 
     @classmethod
     def of(
-        cls, question: str, gold: str, every: int, branches: Sequence[tuple[Sequence[str], int, str]],
+        cls,
+        question: str,
+        gold: str,
+        every: int,
+        branches: Sequence[tuple[Sequence[str], int, str]],
         is_answer: Callable[[str], bool],
     ) -> "RecordedProblem":
         """From branches as they stand in a file.

@@ -6,15 +6,16 @@ gets to see, in which words, and when it stops.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.prompts import load
 from parallel_reason.runtime.prompts import Prompt
 from parallel_reason.strategies.branches import NO_ANSWER, Ints
 from parallel_reason.strategies.live import LiveBranches
+from parallel_reason.strategies.parameters import Count, Natural
 from parallel_reason.strategies.votes import entropy, majority
 
 Workspace = Literal["all", "random", "top", "summary"]
@@ -35,13 +36,13 @@ class Rounds:
             takes note, and stops after the first later one whose entropy is lower. 0: all rounds are made.
     """
 
-    breadths: tuple[int, ...] = (8, 1)
+    breadths: tuple[Count, ...] = (8, 1)
     prompt: str = "refine"
     workspace: Workspace = "all"
-    k: int = 4
+    k: Count = 4
     summary_prompt: str = "summarise_drafts"
-    longest: int = 8000
-    observe: int = 0
+    longest: Count = 8000
+    observe: Natural = 0
     name: str = "rounds"
 
     async def run(self, branches: LiveBranches) -> int:

@@ -1,8 +1,9 @@
 """Self-consistency: the majority of n independent paths."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -10,7 +11,7 @@ from parallel_reason.strategies.votes import majority
 class SelfConsistency:
     """``n`` paths to their ends, one vote each (Wang et al. 2022, arXiv 2203.11171)."""
 
-    n: int = 64
+    n: Count = 64
     name: str = "sc"
 
     async def run(self, branches: Branches) -> int:

@@ -1,10 +1,10 @@
 """Those that finish first: short-m@k and the shortest of n."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -16,8 +16,8 @@ class ShortMK:
     arXiv 2510.21067), without the tokens of the others.
     """
 
-    m: int = 3
-    k: int = 8
+    m: Count = 3
+    k: Count = 8
     name: str = "short_mk"
 
     async def run(self, branches: Branches) -> int:

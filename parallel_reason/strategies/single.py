@@ -1,6 +1,6 @@
 """One chain of thought: the baseline of every other strategy."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches
 

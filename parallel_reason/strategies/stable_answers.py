@@ -1,10 +1,10 @@
 """SAC: each path stops by itself when its own answer no longer changes."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from parallel_reason.strategies.branches import Branches, running
+from parallel_reason.strategies.parameters import Count
 from parallel_reason.strategies.votes import majority
 
 
@@ -15,9 +15,9 @@ class StableAnswers:
     The row "SC + SAC" of the table of Parallel-Probe (arXiv 2602.03845).
     """
 
-    n: int = 64
-    patience: int = 14
-    every: int = 500
+    n: Count = 64
+    patience: Count = 14
+    every: Count = 500
     name: str = "sac"
 
     async def run(self, branches: Branches) -> int:
