@@ -4,8 +4,8 @@
     python -m evals.replay qwen3_8b_aime24.json --strategy sc:n=16 --strategy esc --resamplings 100 --json
     python -m evals.replay qwen3_8b_aime24.json --as-published --resamplings 100      # the table of Parallel-Probe
 
-A resampling serves the branches of every problem in another order, the same for all strategies, so that they are compared
-on the same draws. With seed 0 the first hundred are those of the published table.
+A resampling serves the branches of every problem in another order, the same for all strategies, so that they are
+compared on the same draws. With seed 0 the first hundred are those of the published table.
 """
 
 import json

@@ -29,7 +29,8 @@ from parallel_reason.strategies.single import Single
 from parallel_reason.strategies.stable_answers import StableAnswers
 
 __all__ = [
-    "NO_ANSWER", "REPLAYABLE", "STRATEGIES", "BestOfN", "Branches", "Budget", "LiveBranches", "Strategy", "find", "program",
+    "NO_ANSWER", "REPLAYABLE", "STRATEGIES", "BestOfN", "Branches", "Budget", "LiveBranches", "Strategy", "find",
+    "program",
 ]  # fmt: skip
 
 REPLAYABLE: dict[str, Strategy] = {

@@ -9,7 +9,7 @@ from parallel_reason.strategies.votes import lead_is_real, leading_two, majority
 
 @dataclass(frozen=True)
 class AdaptiveConsistency:
-    """Stops when the lead over the second answer is real with probability ``threshold``, at the latest after ``n`` paths.
+    """Stops when the lead over the second answer is real with probability ``threshold``, or after ``n`` paths.
 
     Aggarwal et al. 2023, arXiv 2305.11860. Not before the second path; with the default, four equal answers do.
     """

@@ -1,8 +1,8 @@
 """Several paths of one problem, side by side: what a strategy is written against.
 
-The same strategy runs over `LiveBranches`, which are threads of a program, and over `RecordedBranches`, which are runs of
-a file served as if they were sampled. Paths are numbered from 0 in the order in which they were started. Answers are small
-numbers, equal if and only if the answers are; `NO_ANSWER` is a path that said none.
+The same strategy runs over `LiveBranches`, which are threads of a program, and over `RecordedBranches`, which are runs
+of a file served as if they were sampled. Paths are numbered from 0 in the order in which they were started. Answers are
+small numbers, equal if and only if the answers are; `NO_ANSWER` is a path that said none.
 """
 
 from typing import Any, Protocol, TypeAlias
@@ -40,7 +40,7 @@ class Branches(Protocol):
         ...
 
     async def start(self, n: int) -> Ints:
-        """``n`` more paths, with nothing sampled yet; fewer where the budget or the record has no more. Their numbers."""
+        """``n`` more paths, with nothing sampled yet; fewer where the budget or the record ends. Their numbers."""
         ...
 
     async def sample(self, paths: Ints, tokens: int | None = None, until_ended: int | None = None) -> None:

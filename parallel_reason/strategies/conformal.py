@@ -1,4 +1,4 @@
-"""ATTS with one model: a path whose newest chunk is unlikely, as conformal calibration has it, makes room for a better one."""
+"""ATTS with one model: a path whose newest chunk is unlikely, by conformal calibration, makes room for a better one."""
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -11,11 +11,11 @@ from parallel_reason.strategies.votes import majority
 
 @dataclass(frozen=True)
 class ConformalRejection:
-    """``n`` paths; every ``every`` tokens those with a p-value of at most 1 - ``reject`` are replaced by forks of the best.
+    """``n`` paths; every ``every`` tokens, forks of the best replace those with a p-value of at most 1 - ``reject``.
 
     The self-scoring variant of ATTS (arXiv 2509.15148) that goes on from the best peer: the score of a chunk is its
     perplexity, calibrated on the first chunks of all paths of the problem. At most ``turns`` times; then all go on to
-    their ends, and the majority counts. The authors count a problem as solved if any path is right; here it is the vote.
+    their ends, and the majority counts. The authors count a problem as solved if any path is right.
     """
 
     n: Count = 16
@@ -33,11 +33,8 @@ class ConformalRejection:
             before = branches.lengths[going]
             await branches.sample(going, self.every)
             added = branches.lengths[going] - before
-            chunks = [
-                branches.logprobs(path)[len(branches.logprobs(path)) - new :]
-                for path, new in zip(going, added, strict=True)
-            ]
-            scores = np.array([perplexity(chunk) for chunk in chunks])
+            every = [branches.logprobs(path) for path in going]
+            scores = np.array([perplexity(one[len(one) - new :]) for one, new in zip(every, added, strict=True)])
             if not turn:
                 calibration = scores
             still = ~branches.ended[going]

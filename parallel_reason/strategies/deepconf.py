@@ -39,9 +39,9 @@ class DeepConfOnline:
     """``warm_up`` paths to their ends; every other one is stopped when a window is less sure than most of theirs.
 
     Fu et al. 2025, arXiv 2508.15260: the bar is the percentile 100 (1 - ``keep``) of the warm-up paths' least windows:
-    0.1 is DeepConf-low, 0.9 DeepConf-high. The others are started ``batch`` at a time until one answer has ``consensus``
-    of the weight, or ``n`` were started: the stop of the paper, which its released package leaves out. Stopped paths do
-    not vote; nor does a warm-up path below the bar. Looked at every ``every`` tokens.
+    0.1 is DeepConf-low, 0.9 DeepConf-high. The others are started ``batch`` at a time until one answer has the share
+    ``consensus`` of the weight, or ``n`` were started: the stop of the paper, which its released package leaves out.
+    Stopped paths do not vote; nor does a warm-up path below the bar. Looked at every ``every`` tokens.
     """
 
     n: Count = 64

@@ -13,8 +13,8 @@ class FirstConsensus:
     """``n`` paths; whenever one ends, Adaptive-Consistency's question is asked of those that have ended. Written here.
 
     All are stopped when the lead is real with probability ``threshold``, or when a path has ``longest`` tokens: paths
-    that run on far longer than the others seldom come to the right answer. Paths that were stopped do not vote; of equal
-    votes the one whose path is shorter wins. It needs no probe and no log-prob.
+    that run on far longer than the others seldom come to the right answer. Paths that were stopped do not vote; of
+    equal votes the one whose path is shorter wins. It needs no probe and no log-prob.
     """
 
     n: Count = 16

@@ -12,6 +12,7 @@ from parallel_reason.strategies.votes import majority
 
 SUMMARISE = "\n\n<summarize> In short, "
 END_OF_SUMMARY = "</summarize>"
+AFTER_COMMENTS = "Hmm, it seems that my peers have given me some comments, so let me check "
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,4 @@ def comments(summaries: list[str]) -> str:
     if not summaries:
         return "\n\n"
     quoted = "\n".join(f'Peer {number}: "{text.strip()}"' for number, text in enumerate(summaries, start=1))
-    return f"\n<comment>\n{quoted}\n</comment>\n\nHmm, it seems that my peers have given me some comments, so let me check "
+    return f"\n<comment>\n{quoted}\n</comment>\n\n{AFTER_COMMENTS}"

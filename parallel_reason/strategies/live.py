@@ -24,7 +24,7 @@ class LiveBranches:
     Attributes:
         names: the answer of each number.
         probe_text: written into a probe; what it and the model's next ``probe_tokens`` say is the answer of now.
-        total_tokens, critical_path: sampled so far, as the ledger counts them; a path that samples counts once it stops.
+        total_tokens, critical_path: sampled so far, as the ledger counts; a path that samples counts once it stops.
     """
 
     def __init__(

@@ -73,8 +73,8 @@ class Accounting:
     Attributes:
         probe_tokens: sampled by one probe.
         ends_with_probes: as in the published table of Parallel-Probe: a branch ends with the step after its last probe,
-            though its last tokens take longer, and those that it had not yet sampled are charged to that step. False: it
-            ends when it has sampled its tokens.
+            though its last tokens take longer, and those not yet sampled are charged to that step. False: it ends when
+            it has sampled its tokens.
     """
 
     probe_tokens: int = 0

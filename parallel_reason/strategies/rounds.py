@@ -28,8 +28,8 @@ class Rounds:
     Attributes:
         breadths: paths of each round. The first round has the prompt of the trace.
         prompt: of the later rounds, a name or a file; it has ``problem`` and ``responses``.
-        workspace: what a path sees of the round before: all drafts, ``k`` at random (each path its own), the ``k`` whose
-            answers have most votes, or one summary of all.
+        workspace: what a path sees of the round before: all drafts, ``k`` at random (each path its own), the ``k``
+            whose answers have most votes, or one summary of all.
         summary_prompt: how the summary is asked for.
         longest: characters of a draft that are kept, its last ones; thoughts never are.
         observe: stop by semantic entropy (SEAT's rule without a threshold, optimal stopping): of so many rounds it only

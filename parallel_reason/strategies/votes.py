@@ -1,4 +1,4 @@
-"""Votes over answers, as pure functions. Paths without an answer never vote; a tie goes to the answer that came first."""
+"""Votes over answers, as pure functions. Paths without an answer never vote; in a tie the first answer wins."""
 
 from functools import lru_cache
 from math import comb
