@@ -1,6 +1,6 @@
 """A strategy as a program, for `ParallelLLM.run` and `Session.run_program`."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_reason.runtime.program import ProgramThread
@@ -10,6 +10,39 @@ from parallel_reason.strategies.live import FORCED_ANSWER, AnswerOf, LiveBranche
 from parallel_reason.tasks.grading import boxed
 
 
+@dataclass(frozen=True)
+class StrategyProgram:
+    """The program that runs a strategy: see `program`, whose arguments its attributes are."""
+
+    strategy: Strategy
+    budget: Budget | None = None
+    answer_of: AnswerOf = boxed
+    probe_text: str = FORCED_ANSWER
+    probe_tokens: int = 16
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the strategy; traces have it."""
+        return self.strategy.name
+
+    async def __call__(self, thread: ProgramThread) -> str | None:
+        """Run the strategy over paths of a thread; what it answers, None for nothing."""
+        branches = LiveBranches(
+            thread,
+            answer_of=self.answer_of,
+            budget=self.budget,
+            probe_text=self.probe_text,
+            probe_tokens=self.probe_tokens,
+            sampling=self.sampling,
+        )
+        try:
+            number = await self.strategy.run(branches)
+        finally:
+            await branches.close()
+        return None if number < 0 else branches.names[number]
+
+
 def program(
     strategy: Strategy,
     *,
@@ -17,8 +50,8 @@ def program(
     answer_of: AnswerOf = boxed,
     probe_text: str = FORCED_ANSWER,
     probe_tokens: int = 16,
-    sampling: Mapping[str, Any] | None = None,
-) -> Callable[[ProgramThread], Awaitable[str | None]]:
+    sampling: dict[str, Any] | None = None,
+) -> StrategyProgram:
     """The program that runs a strategy: ``llm.run(program(find("esc")), prompts)``. Its answer is that of the trace.
 
     Args:
@@ -29,21 +62,4 @@ def program(
         sampling: fields of `SamplingParams` for every call, such as ``{"logprobs": 20}``.
     """
     bounds = None if budget is None else Budget.from_caller("budget", budget)
-
-    async def run(thread: ProgramThread) -> str | None:
-        branches = LiveBranches(
-            thread,
-            answer_of=answer_of,
-            budget=bounds,
-            probe_text=probe_text,
-            probe_tokens=probe_tokens,
-            sampling=sampling,
-        )
-        try:
-            number = await strategy.run(branches)
-        finally:
-            await branches.close()
-        return None if number < 0 else branches.names[number]
-
-    run.__name__ = run.__qualname__ = strategy.name
-    return run
+    return StrategyProgram(strategy, bounds, answer_of, probe_text, probe_tokens, sampling or {})
