@@ -29,8 +29,9 @@ TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="countdown, aime24, aime25, aime26, amc23, math500, gpqa, reasoning_gym:DATASET; or a file, aime:FILE.jsonl,"
-        " jsonl:FILE.jsonl or choice:FILE.jsonl, each line a JSON object with a 'problem' and its 'answer'.",
+        help="countdown, aime24, aime25, aime26, amc23, math500, gpqa, reasoning_gym:DATASET; or a file, "
+        "aime:FILE.jsonl, jsonl:FILE.jsonl or choice:FILE.jsonl, every line a JSON object with a 'problem' and its "
+        "'answer'.",
     ),
 ]
 Out = Annotated[

@@ -71,13 +71,9 @@ def figure_rows(found: "Figures") -> list[tuple[str, str, str]]:
         rows.append(("tokens per second", f"{found.tokens_per_s:,.0f}", ""))
     if found.flops:
         flops = found.flops
-        rows.append(
-            (
-                "FLOPs of a trace",
-                f"{flops.prefill + flops.decode:.2e}",
-                f"prefill {flops.prefill:.1e}, decode {flops.decode:.1e}; sharing saves {flops.saved:.0%}",
-            )
-        )
+        whole, parts = flops.prefill + flops.decode, f"prefill {flops.prefill:.1e}, decode {flops.decode:.1e}"
+        rows.append(("FLOPs of a trace", f"{whole:.2e}", parts))
+        rows.append(("saved by sharing", f"{flops.saved:.1%}", f"of {flops.unshared_prefill + flops.decode:.2e} FLOPs"))
     return rows
 
 
@@ -103,8 +99,8 @@ def verdict_of(found: "Comparison") -> str:
     """Whether the difference of accuracies is noise, and what would tell, in words."""
     p = f"p = {found.p_value:.2g}, {found.test}"
     if not found.noise:
-        return f"The difference is not noise: its 95% interval over {found.problems} problems leaves out 0 ({p})."
-    said = f"The difference may be noise: its 95% interval over {found.problems} problems holds 0 ({p})."
+        return f"The difference is not noise: so large a one over {found.problems} problems is no chance ({p})."
+    said = f"The difference may be noise: chance makes such a one over {found.problems} problems ({p})."
     if found.problems_to_settle is None:
         return f"{said} No difference was seen that more samples could settle."
     said += f" Were it real, {found.problems_to_settle:,} problems would show it in four runs of five"

@@ -47,7 +47,7 @@ class Comparison(FrozenRecord):
             permutation test of the problems' differences, which is the same test for more samples.
         test: which of the two.
         first_only, second_only: problems of which the first run has more correct samples, and the second.
-        noise: whether the interval holds 0.
+        noise: whether the interval holds 0, or the p-value is above 0.05: with few problems a bootstrap is too narrow.
         problems_to_settle: of such problems with as many samples each, how many would show a difference of this size in
             four runs out of five; None if there is none.
         samples_to_settle: of each of these problems, how many samples would; None if no number would.
@@ -101,6 +101,7 @@ def compare(first: Sequence[Sample], second: Sequence[Sample], *, seed: int = 0)
     low, high = _percentiles(differences[draws].mean(axis=1))
     single = all(len(group) == 1 for side in pairs for group in side)
     better = int((differences > 0).sum()), int((differences < 0).sum())
+    p_value = mcnemar(*better) if single else sign_flip(differences, rng)
     needed = _to_settle(pairs, differences)
     return Comparison(
         problems=len(both),
@@ -110,11 +111,11 @@ def compare(first: Sequence[Sample], second: Sequence[Sample], *, seed: int = 0)
         difference=float(differences.mean()),
         low=low,
         high=high,
-        p_value=mcnemar(*better) if single else sign_flip(differences, rng),
+        p_value=p_value,
         test="McNemar's exact test" if single else "sign-flip permutation test",
         first_only=better[1],
         second_only=better[0],
-        noise=low <= 0 <= high,
+        noise=low <= 0 <= high or p_value > 0.05,
         problems_to_settle=needed[0],
         samples_to_settle=needed[1],
         critical_path=_ratio(pairs, "critical_path_tokens", draws),

@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from parallel_reason.errors import InputError
 from parallel_reason.evaluation.figures import Figures, figures
@@ -139,23 +138,17 @@ async def _run(
             except InputError as error:  # such as a prompt longer than the window: the others are run
                 refused[problem.key] = error
 
-    loop = asyncio.get_running_loop()
-    running = loop.create_task(_together(work() for _ in range(min(concurrency, len(plan.problems)))))
-    grading.stop = lambda: loop.call_soon_threadsafe(running.cancel)
-    try:
-        await running
-    except asyncio.CancelledError:
-        running.cancel()
-        if not grading.error:
-            raise
-    return refused
-
-
-async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once; the first error ends the others."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    grading.stop = lambda: loop.call_soon_threadsafe(task.cancel)
     try:
         async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
+            for _ in range(min(concurrency, len(plan.problems))):
+                group.create_task(work())
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    except asyncio.CancelledError:
+        if not grading.error:
+            raise
+        task.uncancel()
+    return refused

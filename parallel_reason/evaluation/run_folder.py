@@ -8,11 +8,11 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pydantic import ValidationError
 
@@ -51,21 +51,17 @@ class RunFolder:
         self.samples: dict[tuple[str, int], Sample] = {}
         self.notes: list[str] = []
         self._one_at_a_time = Lock()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("w")
-            self._take_lock()
-            if not (path / SETTINGS).exists() and (path / TRACES).exists():
-                raise InputError(f"{path} has traces and no {SETTINGS}: give another folder")
-            if (path / SETTINGS).exists():
+        with ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                _take_lock(opened.enter_context((path / ".lock").open("w")), path)
                 self._check_same(settings)
-            else:
-                write_whole(path / SETTINGS, settings.model_dump_json(indent=2))
-            self._keep(grade)
-            self._samples_file = (path / SAMPLES).open("a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {error.filename or path}: {error.strerror}") from None
-        self._traces = TraceWriter(path / TRACES)
+                self._keep(grade)
+                self._samples_file = opened.enter_context((path / SAMPLES).open("a", encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"cannot write {error.filename or path}: {error.strerror}") from None
+            self._traces = opened.enter_context(TraceWriter(path / TRACES))
+            self._opened = opened.pop_all()
 
     def add_trace(self, trace: Trace) -> None:
         """Write a trace; OSError if that cannot be done."""
@@ -88,25 +84,19 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._traces.close()
-        self._samples_file.close()
-        self._lock.close()
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process writes the run in {self.path}: wait for it, or give another folder"
-            ) from None
+        self._opened.close()
 
     def _check_same(self, settings: RunSettings) -> None:
+        """Refuse another run's folder; write the settings of a new one."""
+        if not (self.path / SETTINGS).exists():
+            if (self.path / TRACES).exists():
+                raise InputError(f"{self.path} has traces and no {SETTINGS}: give another folder")
+            write_whole(self.path / SETTINGS, settings.model_dump_json(indent=2))
+            return
         kept = read_settings(self.path)
         other = first_difference(kept.model_dump(mode="json"), settings.model_dump(mode="json"))
         if other:
-            raise InputError(
-                f"{self.path} has a run of other settings: {other}; give those of that run, or another --out"
-            )
+            raise InputError(f"{self.path} has a run of other settings: {other}; give those, or another folder")
 
     def _keep(self, grade: Grade) -> None:
         """Read what is finished, and rewrite the files without what is torn, broken, failed or there twice."""
@@ -122,9 +112,7 @@ class RunFolder:
                     trace = from_json(line)
                 except TraceFileError as error:
                     broken.append(line)
-                    self.notes.append(
-                        f"{traces}, line {number}: {error}; moved to {BROKEN}, and the sample is run again"
-                    )
+                    self.notes.append(f"{traces}, line {number}: {error}; it is moved to {BROKEN} and run again")
                     continue
                 sample = None if failed(trace) else graded.get(trace.id) or grade(trace)
                 if sample is None or sample.key in self.samples:
@@ -140,6 +128,13 @@ class RunFolder:
         beside.replace(traces)
         rows = "".join(sample.model_dump_json() + "\n" for sample in self.samples.values())
         write_whole(self.path / SAMPLES, rows)
+
+
+def _take_lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another process writes {path}: wait for it, or give another folder") from None
 
 
 def read_settings(path: Path) -> RunSettings:

@@ -32,7 +32,6 @@ class RunSettings(FrozenRecord):
     task: str
     first_problem: int = 0
     problems: int = Field(ge=1)
-    content: str
     model: str
     engine: str
     engine_options: dict[str, Any] = Field(default_factory=dict)
@@ -43,6 +42,7 @@ class RunSettings(FrozenRecord):
     chat: ChatOptions | None = None
     sampling: SamplingParams
     limits: Limits
+    content: str
     shape: ModelShape | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -62,7 +62,7 @@ def digest(problems: Sequence[TaskProblem], prompt: str) -> str:
 
 def first_difference(kept: Mapping[str, Any], given: Mapping[str, Any], above: str = "") -> str | None:
     """Which setting differs, with both values, such as ``sampling.seed was 0, is 1``; None if none does."""
-    for name in sorted(kept.keys() | given.keys()):
+    for name in dict.fromkeys([*kept, *given]):
         one, other = kept.get(name), given.get(name)
         if one == other or (not above and name in MAY_DIFFER):
             continue
