@@ -4,6 +4,7 @@ The graders of math-verify and of reasoning-gym parse model text with sympy, whi
 """
 
 import atexit
+import logging
 import re
 from collections.abc import Callable
 from functools import cache
@@ -20,7 +21,9 @@ SECONDS = 10.0  # for one answer; the first one of a process imports sympy as we
 LONGEST_ANSWER = 1000  # characters
 SEARCHED = 20_000  # characters at the end of a text in which its answer is looked for
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
-_DEGREES = re.compile(r"\s*(\^\s*(\\circ|\{\s*\\circ\s*\})|\\degree|\u00b0)$")
+_DEGREES = re.compile(r"\s*(\^\s*(\\circ|\{\s*\\circ\s*\})|\\degree|\u00b0|\\?%)$")
+_IN_TEXT = re.compile(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}")
+_NAME = re.compile(r"^\\?[A-Za-z]{1,6}\s*=\s*")
 _UNITS = re.compile(r"\s*\\(text|mathrm)\{\s*[A-Za-z][A-Za-z ]*\}$")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _STATED_LETTER = re.compile(r"[Aa]nswer(?:\s+is)?\s*:?\s*\$?\(?([A-Z])\b")
@@ -54,11 +57,14 @@ def check_installed(*packages: str) -> None:
 
 
 def integer(answer: str | None) -> int | None:
-    """The integer that an answer is, as AIME counts it: ASCII digits, leading zeros, degrees and a unit allowed."""
+    """The integer that an answer is: ASCII digits; leading zeros, ``n =``, degrees and units are allowed."""
     found = boxed(answer)
     if found is None:
         return None
-    found = _UNITS.sub("", _DEGREES.sub("", found.strip("$ ."))).strip("$ ")
+    for part in (_DEGREES, _UNITS, _NAME):
+        found = part.sub("", found.strip("$ .").removeprefix("\\$"), count=1)
+    in_text = _IN_TEXT.fullmatch(found)
+    found = (in_text[1] if in_text else found).strip("$ ")
     return int(found) if _INTEGER.fullmatch(found) else None
 
 
@@ -115,5 +121,8 @@ def _pool() -> "ProcessPool":
 def _verify(reference: str, answer: str) -> bool:
     from math_verify import parse, verify
 
+    logging.getLogger("math_verify").setLevel(
+        logging.ERROR
+    )  # it warns of every call that it has no time limit of its own
     gold, found = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (reference, answer))
     return bool(verify(gold, found, timeout_seconds=None))
