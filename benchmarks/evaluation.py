@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,8 @@ def main(
         traces = list(read_traces(Path(folder, "first", "traces.jsonl")))
         for turn in range(pairs):
             ways: dict[str, Callable[[], object]] = {
-                "evaluation": lambda turn=turn: evaluate(llm, plan, Path(folder, str(turn))),
-                "generate": lambda: llm.generate(texts, plan.sampling, plan.limits),
+                "evaluation": partial(evaluate, llm, plan, Path(folder, str(turn))),
+                "generate": partial(llm.generate, texts, plan.sampling, plan.limits),
                 "bare requests": lambda: llm.run_coroutine(send_again(llm, traces)),
             }
             for name in list(ways)[:: (-1) ** turn]:
