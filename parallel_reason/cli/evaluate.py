@@ -48,6 +48,19 @@ Prompt = Annotated[
     str, typer.Option(metavar="NAME", help="A template, a name or a file; none sends the problem alone.")
 ]
 Chat = Annotated[bool, typer.Option("--chat", help="With --prompt none: send the problem as a message of a user.")]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:PARAMETERS]",
+        help="Run a published method over paths of the model in place of its dialect: sc:n=16, esc, deepconf_online.",
+    ),
+]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", metavar="NAME=VALUE", help="Of each trace of a strategy: total_tokens=4096, critical_path=1024."
+    ),
+]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel="Sampling, as in vLLM")]
 
 
@@ -58,6 +71,8 @@ def evaluate(
     problems: Problems = None,
     samples: Samples = None,
     concurrency: Concurrency = 256,
+    strategy: Strategy = None,
+    budget: Budget = None,
     json: AsJson = False,
     prompt: Prompt = "published",
     chat: Chat = False,
@@ -100,7 +115,7 @@ def evaluate(
 
     parallel-reason eval aime25 --model ./npr-4b --samples 8 --out runs/npr
 
-    parallel-reason eval reasoning_gym:chain_sum --model ./my-model --dialect none --problems 50
+    parallel-reason eval reasoning_gym:chain_sum --model ./my-model --strategy sc:n=8 --problems 50
     """
     given = command.params
     check_early(given)
@@ -115,12 +130,15 @@ def check_early(given: Mapping[str, Any]) -> None:
         InputError: naming what is wrong and the fix.
     """
     from parallel_reason.evaluation.plan import problem_range
+    from parallel_reason.strategies import find as find_strategy
 
     checked(SamplingParams, sampling_of(given), settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS))
     limits_of(given)
     problem_range(given["problems"])
     if given["dialect"] is not None:
         find_dialect(given["dialect"])
+    if given["strategy"] is not None:
+        find_strategy(given["strategy"])
     task = find(given["task"])
     if given["model"] is None and given["engine"] != "openai" and not isinstance(task, Countdown):
         raise InputError(f"the embedded model knows nothing of {task.name}: give a model with --model")
@@ -142,7 +160,7 @@ def load(given: Mapping[str, Any]) -> "ParallelLLM":
 
         return ParallelLLM(
             given["model"],
-            dialect=given["dialect"],
+            dialect=given["dialect"] or ("none" if given["strategy"] else None),
             dialect_options=of_dialect,
             engine=given["engine"],
             traces_at_once=given["concurrency"],
@@ -164,6 +182,8 @@ def run(llm: "ParallelLLM", given: Mapping[str, Any]) -> None:
         prompt=given["prompt"],
         chat=ChatOptions(chat_template_kwargs=variables) if given["chat"] or variables else None,
         engine_options=engine_options(given["engine_option"], given["dtype"]),
+        strategy=given["strategy"],
+        budget=settings("--budget", given["budget"]),
     )
     out = given["out"] or default_folder(plan, llm)
     console = PlainConsole(stderr=given["json"], soft_wrap=True)
@@ -185,8 +205,9 @@ def run(llm: "ParallelLLM", given: Mapping[str, Any]) -> None:
 
 
 def default_folder(plan: "Plan", llm: "ParallelLLM") -> Path:
-    """``runs/TASK-MODEL-DIALECT``."""
-    parts = [Path(plan.task.name).stem.replace(":", "-"), Path(llm.engine.model).name, llm.dialect.name]
+    """``runs/TASK-MODEL-DIALECT``, or the strategy in place of the dialect."""
+    parts = [Path(plan.task.name).stem, Path(llm.engine.model).name, plan.strategy or llm.dialect.name]
+    parts = [part.replace(":", "-").replace("/", "-") for part in parts]
     return Path("runs") / "-".join(parts)
 
 

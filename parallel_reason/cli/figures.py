@@ -26,6 +26,7 @@ def print_plan(console: Console, plan: "Plan", llm: "ParallelLLM", out: Path) ->
     rows = {
         "task": f"{plan.task.name}, problems {plan.first_problem} to {last}, {plan.sampling.n} samples of each",
         "model": f"{llm.engine.model} on {llm.engine.name}, dialect {llm.dialect.name}",
+        "strategy": (plan.strategy or "") + (f", budget {plan.budget.model_dump_json()}" if plan.budget else ""),
         "prompt": plan.prompt or "the problem alone",
         "sampling": _fields({"temperature": 0.0, **sampling}),
         "limits": _fields({"tokens_per_thread": limits.tokens_per_thread, **bounds}),
@@ -35,7 +36,7 @@ def print_plan(console: Console, plan: "Plan", llm: "ParallelLLM", out: Path) ->
         rows["defaults of"] = plan.published.source
     if plan.twice:
         rows["note"] = f"{plan.twice} problems are in the set twice, and count once"
-    for name, value in rows.items():
+    for name, value in ((name, value) for name, value in rows.items() if value):
         console.print(Text.assemble((f"{name:12}", "bright_black"), one_line(value)))
 
 

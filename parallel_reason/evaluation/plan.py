@@ -14,6 +14,10 @@ from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.session import Session
 from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
+from parallel_reason.strategies import Budget
+from parallel_reason.strategies import find as find_strategy
+from parallel_reason.strategies import program as program_of
+from parallel_reason.strategies.program import StrategyProgram
 from parallel_reason.tasks import Task, TaskProblem, find
 from parallel_reason.tasks.countdown.task import Countdown
 
@@ -30,6 +34,8 @@ class Plan:
         prompt, chat: as `Session.run` takes them.
         engine_options: with which the engine was started, for the record.
         published: where what the caller left open comes from, and what it is.
+        strategy: name and parameters of the program that runs in place of a dialect, see
+            `parallel_reason.strategies.find`; ``budget`` is what each of its traces may spend.
         twice: how many problems of the set were there before, and were left out.
     """
 
@@ -42,7 +48,16 @@ class Plan:
     first_problem: int = 0
     engine_options: dict[str, Any] = field(default_factory=dict)
     published: Defaults | None = None
+    strategy: str | None = None
+    budget: Budget | None = None
     twice: int = 0
+
+    @property
+    def program(self) -> StrategyProgram | None:
+        """What runs a strategy, whose answers count as the task's votes do."""
+        if self.strategy is None:
+            return None
+        return program_of(find_strategy(self.strategy), budget=self.budget, answer_of=self.task.vote)
 
     def settings(self, session: Session) -> RunSettings:
         """All that decides what the samples are, over a session."""
@@ -53,6 +68,8 @@ class Plan:
             problems=len(self.problems),
             content=digest(self.problems, template),
             engine_options=self.engine_options,
+            strategy=self.strategy,
+            budget=self.budget,
             prompt=self.prompt,
             chat=self.chat,
             shape=shape_of(session.engine.model),
@@ -71,6 +88,8 @@ def make_plan(
     prompt: str = PUBLISHED,
     chat: ChatOptions | None = None,
     engine_options: Mapping[str, Any] | None = None,
+    strategy: str | None = None,
+    budget: Mapping[str, Any] | None = None,
 ) -> Plan:
     """A plan for a dialect.
 
@@ -79,11 +98,16 @@ def make_plan(
         problems: the first so many, or ``FIRST:LAST``, counted from 0 and without the last; by default as published.
         sampling, limits: fields that are not to be as published; ``n`` is the samples of each problem.
         prompt: a name, the path of a file, `PUBLISHED` or `ALONE`.
+        strategy, budget: see `Plan`; a problem is then sampled once, unless ``n`` says otherwise.
 
     Raises:
         InputError: naming what cannot be used.
     """
     task = find(task) if isinstance(task, str) else task
+    if strategy is not None:
+        find_strategy(strategy)
+    elif budget:
+        raise InputError("a budget is of a strategy: give one, or bound traces by limits")
     published = defaults(task, dialect, 0 if isinstance(task, Countdown) else len(task.test()))
     first, last = problem_range(published.problems if problems is None else problems)
     chosen, twice = distinct(task.test(last)[first:])
@@ -96,13 +120,17 @@ def make_plan(
     return Plan(
         task,
         chosen,
-        SamplingParams.from_caller("sampling", {**base, "n": published.samples, "seed": 0, **(sampling or {})}),
+        SamplingParams.from_caller(
+            "sampling", {**base, "n": 1 if strategy else published.samples, "seed": 0, **(sampling or {})}
+        ),
         Limits.from_caller("limits", {"tokens_per_thread": published.tokens_per_thread, **(limits or {})}),
         name,
         chat,
         first,
         dict(engine_options or {}),
         published,
+        strategy,
+        Budget.from_caller("budget", dict(budget)) if budget else None,
         twice,
     )
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from parallel_reason.errors import InputError
@@ -125,13 +126,14 @@ async def _run(
     Returns:
         By key, the problems that the session refused, and why.
     """
-    done, refused = set(folder.samples), {}
+    done, refused, program = set(folder.samples), {}, plan.program
+    run = session.run if program is None else partial(session.run_program, program)
     waiting = iter([p for p in plan.problems if any((p.key, n) not in done for n in range(plan.sampling.n))])
 
     async def work() -> None:
         for problem in waiting:
             try:
-                await session.run(
+                await run(
                     [problem.text], plan.sampling, plan.limits, prompt=plan.prompt, chat=plan.chat,
                     tasks=[problem.key], skip=done, on_trace=grading.take,
                 )  # fmt: skip

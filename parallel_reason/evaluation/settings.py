@@ -11,6 +11,7 @@ from parallel_reason.limits import Limits
 from parallel_reason.record import FrozenRecord
 from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.sampling import SamplingParams
+from parallel_reason.strategies import Budget
 from parallel_reason.tasks import TaskProblem
 
 MAY_DIFFER = {"versions", "shape"}  # from one attempt of a run to the next
@@ -23,7 +24,7 @@ class RunSettings(FrozenRecord):
         task: as `parallel_reason.tasks.find` takes it.
         problems: how many; ``first_problem`` is the number of the first in the test set, from 0.
         content: digest of the problems themselves and of the prompt's text, so that an edited file is another run.
-        strategy: name and parameters of the program that ran, or None.
+        strategy: name and parameters of the program that ran, or None; ``budget`` is what each trace might spend.
         shape: of the model, for figures of cost.
         versions: of packages, when the run began.
     """
@@ -38,6 +39,7 @@ class RunSettings(FrozenRecord):
     dialect: str
     dialect_options: dict[str, Any] = Field(default_factory=dict)
     strategy: str | None = None
+    budget: Budget | None = None
     prompt: str | None = None
     chat: ChatOptions | None = None
     sampling: SamplingParams

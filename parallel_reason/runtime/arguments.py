@@ -67,7 +67,9 @@ def limits_of_program(given: AnyLimits | None, default: Limits) -> Limits:
         InputError: as `limits_of`.
     """
     limits = limits_of(given, default)
-    return limits.model_copy(update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set})
+    return limits.model_copy(
+        update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set}
+    )
 
 
 def check_traces_at_once(given: int) -> None:

@@ -25,7 +25,9 @@ from parallel_reason.text import TextStream, decode
 from parallel_reason.trace import JoinRule, Status
 
 GRACE_S = 5.0  # that a program has to return in once its trace was cancelled or met its deadline
-IDLE_CALLS = 10_000  # calls in a row that may find their thread ended, before a program counts as one that never returns
+IDLE_CALLS = (
+    10_000  # calls in a row that may find their thread ended, before a program counts as one that never returns
+)
 
 
 class ProgramRun(TraceRun):
@@ -122,7 +124,11 @@ class ProgramRun(TraceRun):
         live, now = state.live, self._now()
         for fork in state.waiting:
             ran = any(child.ran for child in fork.children)
-            if ran and fork.joined_at is None and not any(one.busy and one.live in fork.children for one in state.children):
+            if (
+                ran
+                and fork.joined_at is None
+                and not any(one.busy and one.live in fork.children for one in state.children)
+            ):
                 transitions.pass_by(live, fork, now)
         specs = [ChildSpec((Insert(tuple(header)),) if header else ()) for header in headers]
         key = f"program {len(live.forks)}.{len(self._states)}" if beside else None
@@ -264,7 +270,9 @@ class ProgramRun(TraceRun):
             if not await self._kv_is_ready(state):
                 return
             while granted := await self._granted(state, share, call, left):
-                decoding = self._requests.decode(state, granted, call.sampling, call.stops, stream=each or bool(self.emit))
+                decoding = self._requests.decode(
+                    state, granted, call.sampling, call.stops, stream=each or bool(self.emit)
+                )
                 state.decoding = decoding
                 while (delta := await decoding.reports.get()) is not None:
                     for part in _singles(delta) if each else [delta]:
@@ -374,7 +382,9 @@ class ProgramRun(TraceRun):
             return [float("-inf")] * len(ids)
         return await self._requests.score(state, ids)
 
-    def join(self, state: ProgramState, children: Sequence[ProgramState], rule: JoinRule, text: list[int] | None) -> None:
+    def join(
+        self, state: ProgramState, children: Sequence[ProgramState], rule: JoinRule, text: list[int] | None
+    ) -> None:
         """Join some children; all others that it waited for are left."""
         live, now = state.live, self._now()
         self._check_join(state, children, rule)

@@ -212,9 +212,7 @@ class Session:
         bounds = limits_of_program(limits, self.limits)
         return await self._run(program, prompts, sampling_of(sampling), bounds, options)
 
-    async def ask(
-        self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None
-    ) -> str:
+    async def ask(self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None) -> str:
         """What the model answers to chat messages, or to a text, as one message of the user; no dialect forks.
 
         Raises:
