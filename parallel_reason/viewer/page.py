@@ -6,10 +6,7 @@ stands in the page as HTML. The page is written beside its place and then put th
 
 import base64
 import gzip
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from importlib.util import find_spec
@@ -20,6 +17,7 @@ from jinja2 import Environment
 
 from parallel_reason.errors import InputError
 from parallel_reason.trace import Ledger, Trace
+from parallel_reason.viewer.files import compact, write_whole
 from parallel_reason.viewer.record import ROW_CHARACTERS, body, clip, problem_key, row
 from parallel_reason.viewer.runs import Run, Sample
 from parallel_reason.viewer.tokens import TokenTexts
@@ -95,7 +93,7 @@ class _Pages:
         line |= {"chunk": self.chunk, "at": len(self.waiting)}
         for name, value in line.items():
             self.columns.setdefault(name, []).append(value)
-        text = _json(one)
+        text = compact(one)
         self.waiting.append(text)
         self.size += len(text)
         if self.size > CHUNK:
@@ -113,12 +111,13 @@ class _Pages:
         vocabularies = [
             {
                 "texts": [list(texts.texts), [clip(text).text for text in texts.texts.values()]],
+                "pairs": [[before, token, clip(text).text] for (before, token), text in texts.pairs.items()],
                 "control": sorted(texts.control & texts.texts.keys()),
                 "tags": texts.tags,
             }
             for texts in self.texts
         ]
-        return packed(_json({"columns": self.columns, "problems": keys, "vocabularies": vocabularies, **more}))
+        return packed(compact({"columns": self.columns, "problems": keys, "vocabularies": vocabularies, **more}))
 
 
 def write_report(
@@ -147,7 +146,7 @@ def write_report(
             told.append({"name": run.name, "file": str(run.file), "notes": run.notes, "figures": figures})
         yield pages.flush()
 
-    _write(path, _parts(title, chunks(), lambda: pages.index(runs=told, title=title, made=made), charts))
+    write_whole(path, _parts(title, chunks(), lambda: pages.index(runs=told, title=title, made=made), charts))
     return len(pages.columns["run"])
 
 
@@ -165,7 +164,7 @@ def write_trace_page(path: Path, trace: Trace, texts: TokenTexts | None = None) 
     Raises:
         InputError: the place cannot be written.
     """
-    _write(path, [trace_page(trace, texts)])
+    write_whole(path, [trace_page(trace, texts)])
 
 
 def packed(text: str) -> str:
@@ -197,21 +196,3 @@ def _plotly() -> str:
     if find_spec("plotly") is None:
         raise InputError(NO_CHARTS)
     return packed((files("plotly") / "package_data" / "plotly.min.js").read_text())
-
-
-def _write(path: Path, parts: Iterable[str]) -> None:
-    beside = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):  # it is in its place, or could not be made
-            beside.unlink()
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -17,6 +17,7 @@ async function loadIndex() {
   for (const vocabulary of index.vocabularies) {
     const [ids, texts] = vocabulary.texts;
     vocabulary.texts = new Map(ids.map((id, at) => [id, texts[at]]));
+    vocabulary.pairs = new Map(vocabulary.pairs.map(([before, id, text]) => [`${before},${id}`, text]));
     vocabulary.control = new Set(vocabulary.control);
     const tags = [...vocabulary.tags].sort((a, b) => b.length - a.length);
     vocabulary.tag = tags.length ? new RegExp(tags.map((tag) => tag.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g") : null;
@@ -39,7 +40,8 @@ async function loadTrace(row) {
 
 // The text of each token of a span.
 function pieces(trace, span) {
-  return span.x ?? span.i.map((id) => trace.words.texts.get(id) ?? "");
+  const { texts, pairs } = trace.words;
+  return span.x ?? span.i.map((id, at) => pairs.get(`${span.i[at - 1]},${id}`) ?? texts.get(id) ?? "");
 }
 
 const length = (span) => span.i.length + (span.cut ?? 0);
