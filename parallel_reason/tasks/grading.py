@@ -4,6 +4,7 @@ The graders of math-verify and of reasoning-gym parse model text with sympy, whi
 """
 
 import atexit
+import logging
 import re
 from collections.abc import Callable
 from functools import cache
@@ -20,6 +21,12 @@ SECONDS = 10.0  # for one answer; the first one of a process imports sympy as we
 LONGEST_ANSWER = 1000  # characters
 SEARCHED = 20_000  # characters at the end of a text in which its answer is looked for
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
+_DEGREES = re.compile(r"\s*(\^\s*(\\circ|\{\s*\\circ\s*\})|\\degree|\u00b0|\\?%)$")
+_IN_TEXT = re.compile(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}")
+_NAME = re.compile(r"^\\?[A-Za-z]{1,6}\s*=\s*")
+_UNITS = re.compile(r"\s*\\(text|mathrm)\{\s*[A-Za-z][A-Za-z ]*\}$")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+_STATED_LETTER = re.compile(r"[Aa]nswer(?:\s+is)?\s*:?\s*\$?\(?([A-Z])\b")
 
 
 def boxed(text: str | None) -> str | None:
@@ -49,13 +56,36 @@ def check_installed(*packages: str) -> None:
         raise InputError(f"grading needs {' and '.join(missing)}; install parallel-reason[tasks,gym]")
 
 
-def same_integer(reference: str, answer: str | None) -> bool:
-    """Whether an answer is the integer ``reference``, as AIME counts it: ASCII digits, leading zeros allowed."""
+def integer(answer: str | None) -> int | None:
+    """The integer that an answer is: ASCII digits; leading zeros, ``n =``, degrees and units are allowed."""
     found = boxed(answer)
     if found is None:
-        return False
-    found = found.strip("$ .")
-    return _INTEGER.fullmatch(found) is not None and int(found) == int(reference)
+        return None
+    for part in (_DEGREES, _UNITS, _NAME):
+        found = part.sub("", found.strip("$ .").removeprefix("\\$"), count=1)
+    in_text = _IN_TEXT.fullmatch(found)
+    found = (in_text[1] if in_text else found).strip("$ ")
+    return int(found) if _INTEGER.fullmatch(found) else None
+
+
+def same_integer(reference: str, answer: str | None) -> bool:
+    """Whether an answer is the integer ``reference``."""
+    found = integer(answer)
+    return found is not None and found == integer(reference)
+
+
+def letter(answer: str | None) -> str | None:
+    """The choice that an answer names: the letter in its box, or of its last ``Answer: B``; None if there is none."""
+    boxed_letter = _LETTER.fullmatch((boxed(answer) or "").removeprefix("\\text{").removesuffix("}").strip("$ "))
+    if boxed_letter:
+        return boxed_letter[1].upper()
+    stated = _STATED_LETTER.findall((answer or "")[-SEARCHED:])
+    return stated[-1].upper() if stated else None
+
+
+def same_letter(reference: str, answer: str | None) -> bool:
+    """Whether an answer names the choice ``reference``."""
+    return letter(answer) == reference
 
 
 def same_math(reference: str, answer: str | None, seconds: float = SECONDS) -> bool:
@@ -91,5 +121,8 @@ def _pool() -> "ProcessPool":
 def _verify(reference: str, answer: str) -> bool:
     from math_verify import parse, verify
 
+    logging.getLogger("math_verify").setLevel(
+        logging.ERROR
+    )  # it warns of every call that it has no time limit of its own
     gold, found = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (reference, answer))
     return bool(verify(gold, found, timeout_seconds=None))
