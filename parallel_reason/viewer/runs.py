@@ -1,7 +1,7 @@
 """A run to look at: traces from a JSONL file or a folder, each with its verdict, and a note of all that was left out."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +27,14 @@ class Run:
     Attributes:
         name: for people.
         file: the JSONL file of the traces.
-        verdicts: whether an answer is right, by the id of its trace.
+        verdicts: whether an answer is right, by the id of its trace; ``judge`` says it of the traces without one.
         notes: what was left out, and why; complete when `samples` is exhausted.
     """
 
     name: str
     file: Path
     verdicts: dict[str, bool] = field(default_factory=dict)
+    judge: Callable[[Trace], bool | None] = lambda trace: None
     notes: list[str] = field(default_factory=list)
 
     def samples(self) -> Iterator[Sample]:
@@ -55,7 +56,7 @@ class Run:
                 twice += 1
                 continue
             ids.add(trace.id)
-            yield Sample(trace, self.verdicts.get(trace.id))
+            yield Sample(trace, self.verdicts[trace.id] if trace.id in self.verdicts else self.judge(trace))
         if not ids:
             raise InputError(f"no trace in {self.file}" + (f": {wrong[0]}" if wrong else ": it is empty"))
         self._note(wrong, twice, len(self.verdicts.keys() - ids))

@@ -14,6 +14,7 @@ class TokenTexts:
     """Collects the texts of the tokens of one tokenizer.
 
     Attributes:
+        tokenizer: that makes text of ids.
         texts: of every token id that was asked for, as it stands after another token.
         pairs: of a token after a certain other one, where that makes a difference: some vocabularies have a space
             between two numbers and nowhere else.
@@ -23,7 +24,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any, tags: Iterable[str] = ()) -> None:
         """No token was asked for yet."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.tags = tuple(tags)
         self.texts: dict[int, str] = {}
         self.pairs: dict[tuple[int, int], str] = {}
@@ -45,7 +46,7 @@ class TokenTexts:
                 return None
             if "".join([self.texts[token] for token in ids[:1]] + [self._after(*pair) for pair in pairwise(ids)]) == whole:
                 return None
-        stream = TextStream(self._tokenizer)
+        stream = TextStream(self.tokenizer)
         stream.add([] if self._anchor is None else [self._anchor])
         pieces = [stream.add([token]) for token in ids]
         if pieces:
@@ -68,13 +69,13 @@ class TokenTexts:
 
     def of(self, ids: Sequence[int]) -> str:
         """The text of tokens."""
-        return decode(self._tokenizer, list(ids))
+        return decode(self.tokenizer, list(ids))
 
     def _text(self, ids: Sequence[int]) -> str:
         """The text of tokens as it goes on after another token."""
         if self._anchor is None:
-            return decode(self._tokenizer, list(ids))
-        return decode(self._tokenizer, [self._anchor, *ids])[len(self._before) :]
+            return decode(self.tokenizer, list(ids))
+        return decode(self.tokenizer, [self._anchor, *ids])[len(self._before) :]
 
 
 @lru_cache(maxsize=8)
