@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from parallel_reason.trace import layout as layout
     from parallel_reason.trace import read_traces as read_traces
     from parallel_reason.trace import resume as resume
+    from parallel_reason.viewer.notebook import trace_html as trace_html
 
 __version__ = "0.2.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
         "Trace", "Thread", "Span", "Fork", "Ledger", "Aggregate", "aggregate", "flatten", "layout", "read_traces",
         "resume", "TraceWriter",
     ],
+    "viewer.notebook": ["trace_html"],
     "limits": ["Limits"],
     "sampling": ["SamplingParams", "StructuredOutputsParams"],
     "dialects.spawn_join": ["SpawnJoin"],
