@@ -20,7 +20,7 @@ from parallel_reason.plans.references import WRITTEN
 from parallel_reason.plans.streams import closing
 
 END_OF_PLAN = "<END_OF_PLAN>"
-HEAD = re.compile(r"\s*(?:(\d{1,9})\.\s*)?(\w+)\s*\(")
+HEAD = re.compile(r"\s*(?:(\d{1,9})\.\s*)?(\w+)\(")
 NUMBERED = re.compile(r"\s*\d+\.")
 AFTER = re.compile(rf"(\s#\s*\w*|{re.escape(END_OF_PLAN)})\s*$")  # what may follow a call in its line
 MAX_LINE = 200_000  # characters
