@@ -87,8 +87,15 @@ def optimum(graph: Sequence[Node]) -> float:
 
 
 def lower_bound(graph: Sequence[Node], slots: int) -> float:
-    """A time that no schedule with this many slots can beat: the optimum without a bound, or all work over slots."""
-    return max(optimum(graph), sum(node.duration for node in graph) / slots)
+    """A time that no schedule with this many slots can beat.
+
+    The optimum without a bound; or, from any call on, when it is written and all work that is written then or later.
+    """
+    work, bound = 0.0, optimum(graph)
+    for node in reversed(graph):
+        work += node.duration
+        bound = max(bound, node.written + work / slots)
+    return bound
 
 
 def published(graph: Sequence[Node]) -> float:

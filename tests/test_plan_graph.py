@@ -150,7 +150,9 @@ def test_rates_are_the_published_ones():
         rates(scores[:1], [])
 
 
-@pytest.mark.parametrize("broken", [{}, {"rules": 1}, EXAMPLE | {"rules": [{"source": ["N1"]}]}, EXAMPLE | {"target": 3}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"rules": 1}, EXAMPLE | {"rules": [{"source": ["N1"]}]}, EXAMPLE | {"target": 3}]
+)
 def test_a_question_that_is_no_graph_is_refused(broken):
     with pytest.raises(InputError, match="no graph of rules"):
         TaskGraph.from_question(broken)

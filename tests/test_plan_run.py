@@ -101,7 +101,9 @@ def test_no_more_calls_run_at_once_than_there_are_slots_and_no_slot_is_idle(grap
     works = digraph(graph)
     path = max(sum(graph[name][1] for name in chain) for chain in all_chains(works))
     work = sum(duration for _, duration, *_ in graph.values())
-    assert max(path, work / slots) <= result.wall_s <= path + (work - path) / slots  # Graham's bound for any list schedule
+    assert (
+        max(path, work / slots) <= result.wall_s <= path + (work - path) / slots
+    )  # Graham's bound for any list schedule
     assert result.critical_path_s == path
 
 

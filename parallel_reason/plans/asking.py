@@ -6,6 +6,7 @@ Any such function will do. `Asker` is one over a `Session`, a `ParallelLLM` or w
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
+from parallel_reason.engines.base import Engine
 from parallel_reason.errors import EngineError
 from parallel_reason.plans.streams import closing
 from parallel_reason.runtime.arguments import AnyLimits, AnySampling
@@ -20,8 +21,13 @@ ROOT = "0"
 class Streams(Protocol):
     """What streams one trace: a `Session` or a `ParallelLLM`."""
 
+    @property
+    def engine(self) -> Engine:
+        """What decodes; knows the ends of text."""
+        ...
+
     def stream(
-        self, problem: Any, sampling: AnySampling | None = None, limits: AnyLimits | None = None, **options: Any
+        self, problem: Any, sampling: AnySampling | None = None, limits: AnyLimits | None = None, /, **options: Any
     ) -> AsyncIterator[Event]:
         """See `Session.stream`."""
         ...
@@ -64,7 +70,14 @@ class Asker:
         async with closing(self._events(prompt)) as events:
             async for event in events:
                 if isinstance(event, TokensSampled) and event.label == ROOT:
-                    yield event.text
+                    yield self._without_end(event)
+
+    def _without_end(self, event: TokensSampled) -> str:
+        """The text of an event without the end of text of the model, as `Trace.text` has it."""
+        engine = self._llm.engine
+        if not event.ids or event.ids[-1] not in engine.eos_ids:
+            return event.text
+        return event.text.removesuffix(engine.tokenizer.decode([event.ids[-1]]))
 
     async def _events(self, prompt: str | Messages) -> AsyncIterator[Event]:
         async with closing(self._llm.stream(prompt, self._sampling, self._limits, **self._options)) as events:
