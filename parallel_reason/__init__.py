@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from parallel_reason.llm import ParallelLLM as ParallelLLM
     from parallel_reason.llm import generate as generate
     from parallel_reason.runtime.chat import ChatOptions as ChatOptions
+    from parallel_reason.runtime.program import Program as Program
+    from parallel_reason.runtime.program import ProgramThread as ProgramThread
+    from parallel_reason.runtime.program import ProgramThreads as ProgramThreads
+    from parallel_reason.runtime.program import Token as Token
     from parallel_reason.runtime.replay import parse as parse
     from parallel_reason.runtime.session import Session as Session
     from parallel_reason.sampling import SamplingParams as SamplingParams
@@ -37,6 +41,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "llm": ["ParallelLLM", "generate"],
     "runtime.chat": ["ChatOptions"],
+    "runtime.program": ["Program", "ProgramThread", "ProgramThreads", "Token"],
     "runtime.session": ["Session"],
     "runtime.replay": ["parse"],
     "trace": [

@@ -20,6 +20,10 @@ TemplateName = str | os.PathLike[str]
 OnTrace = Callable[[Trace], None]
 
 
+# What a person writes may fork more than what a model writes.
+OF_PROGRAMS = {"forks": 1_000_000, "depth": 64, "children": 100_000}
+
+
 class StreamOptions(TypedDict, total=False):
     """What `Session.stream` takes by name."""
 
@@ -54,6 +58,16 @@ def limits_of(given: AnyLimits | None, default: Limits) -> Limits:
         InputError: something else.
     """
     return default if given is None else Limits.from_caller("limits", given)
+
+
+def limits_of_program(given: AnyLimits | None, default: Limits) -> Limits:
+    """The bounds of a trace that a program makes: `OF_PROGRAMS` where nobody gave that field.
+
+    Raises:
+        InputError: as `limits_of`.
+    """
+    limits = limits_of(given, default)
+    return limits.model_copy(update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set})
 
 
 def check_traces_at_once(given: int) -> None:

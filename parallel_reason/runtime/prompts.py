@@ -13,7 +13,7 @@ from parallel_reason.runtime.chat import ChatOptions, templated
 from parallel_reason.text import decode
 from parallel_reason.trace import Message
 
-__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "render"]
+__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "encoded", "render"]
 
 Prompt = str | list[int] | list[Message]
 
@@ -80,7 +80,7 @@ def render(
     elif chat is not None and isinstance(prompt, str) and prompt.strip():
         prompt = [{"role": "user", "content": prompt}]
     if isinstance(prompt, str):
-        rendered = RenderedPrompt(prompt, _encoded(prompt, engine) if prompt.strip() else [])
+        rendered = RenderedPrompt(prompt, encoded(prompt, engine) if prompt.strip() else [])
     elif isinstance(prompt, list) and all(isinstance(item, Integral) and not isinstance(item, bool) for item in prompt):
         if chat is not None and prompt:
             raise InputError("chat options go with chat messages or a text, not with token ids")
@@ -116,7 +116,7 @@ def _filled(
     return prompt, chat.model_copy(update={"chat_template_kwargs": merged}), template.suffix
 
 
-def _encoded(text: str, engine: Engine, **options: Any) -> list[int]:
+def encoded(text: str, engine: Engine, **options: Any) -> list[int]:
     """A text as token ids; its special tokens count as text of the prompt, and its begin of sentence is not doubled."""
     try:
         text.encode()
@@ -149,4 +149,4 @@ def _chat(messages: list[Message], engine: Engine, chat: ChatOptions, suffix: st
     text = templated(messages, engine, chat)
     written = suffix.strip() and text.rstrip().endswith(suffix.strip())  # some templates write <think> themselves
     text += "" if written else suffix
-    return RenderedPrompt(text, _encoded(text, engine, add_special_tokens=False), messages)
+    return RenderedPrompt(text, encoded(text, engine, add_special_tokens=False), messages)

@@ -94,11 +94,11 @@ class TraceRun:
         self.limits = limits
         self.id = id
         self.emit = emit
-        self.root = RunningThread(transitions.start(prompt), Allotment(limits.tokens, limits.forks))
+        self.root: RunningThread = RunningThread(transitions.start(prompt), Allotment(limits.tokens, limits.forks))
         self._blocks = TraceBlocks(engine.admission, next(_ages))
-        noise = None if sampling.seed is None else f"{sampling.seed}/{sample}/{prompt}"
+        self.noise = None if sampling.seed is None else f"{sampling.seed}/{sample}/{prompt}"
         self._requests = ThreadRequests(
-            engine, dialect, sampling, limits, id, noise, self._blocks, self._now, self._saw
+            engine, dialect, sampling, limits, id, self.noise, self._blocks, self._now, self._saw
         )
         self._started = 0.0
         self._first_token: float | None = None
@@ -114,7 +114,7 @@ class TraceRun:
             alarm = asyncio.get_running_loop().call_later(self.limits.deadline_s, self.cancel, late)
         try:
             async with self._beside:
-                await self._run_thread(self.root)
+                await self._run_root()
         finally:
             if alarm:
                 alarm.cancel()
@@ -125,6 +125,10 @@ class TraceRun:
         return RunResult(
             self.root.live, self._answer(), self._requests.errors, self._now(), self._first_token, self._blocks.most
         )
+
+    async def _run_root(self) -> None:
+        """Run the first thread to its end."""
+        await self._run_thread(self.root)
 
     def _answer(self) -> str | None:
         """What the dialect reads in the root; what it raises is noted."""

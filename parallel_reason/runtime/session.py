@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from weakref import WeakSet
 
 from parallel_reason import dialects
@@ -24,15 +24,20 @@ from parallel_reason.runtime.arguments import (
     AnyLimits,
     AnySampling,
     OnTrace,
+    RunOptions,
     TemplateName,
     check_traces_at_once,
     chosen_dialect,
     limits_of,
+    limits_of_program,
     sampling_of,
 )
 from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event, TraceFinished
 from parallel_reason.runtime.live_thread import records
+from parallel_reason.runtime.program import Program, ProgramThread, started_by
+from parallel_reason.runtime.program_name import check_program, name_of, options_of
+from parallel_reason.runtime.program_run import ProgramRun
 from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
 from parallel_reason.runtime.run import TraceRun
 from parallel_reason.runtime.versions import versions
@@ -180,18 +185,71 @@ class Session:
             EngineError: the session was closed.
             CallbackError: ``on_trace`` raised; it has the traces.
         """
-        sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        options = RunOptions(prompt=prompt, chat=chat, tasks=tasks, skip=skip, on_trace=on_trace)
+        return await self._run(None, prompts, sampling_of(sampling), limits_of(limits, self.limits), options)
+
+    async def run_program(
+        self,
+        program: Program,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """Run a program on prompts; see `parallel_reason.runtime.program`.
+
+        Args:
+            program: an async function of a `ProgramThread`; what it returns is the answer of the trace.
+            sampling: of every thread, unless a call gives its own.
+            limits: bounds of each trace; those of the fields ``forks``, ``depth`` and ``children`` that nobody gave are
+                wider than for a model.
+            options: those of `run`, which says the rest.
+
+        Raises:
+            InputError: ``program`` is no function; and as `run`.
+        """
+        check_program(program)
+        bounds = limits_of_program(limits, self.limits)
+        return await self._run(program, prompts, sampling_of(sampling), bounds, options)
+
+    async def ask(
+        self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None
+    ) -> str:
+        """What the model answers to chat messages, or to a text, as one message of the user; no dialect forks.
+
+        Raises:
+            InputError: as `run`.
+            EngineError: the engine failed.
+        """
+
+        async def ask(thread: ProgramThread) -> str:
+            return await thread.sample()
+
+        [trace] = await self.run_program(ask, [messages], sampling, chat={} if chat is None else chat)
+        if trace.status in ("failed", "cancelled"):
+            raise EngineError(f"no answer: {trace.stop_reason}")
+        return trace.text
+
+    async def _run(
+        self,
+        program: Program | None,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: SamplingParams,
+        limits: Limits,
+        options: RunOptions,
+    ) -> list[Trace]:
+        """Run all samples of all prompts, by a program or by the dialect; see `run`."""
         check_sampling(sampling, self.engine)
-        rendered = self._rendered(as_prompts(prompts), limits, prompt, chat)
+        rendered = self._rendered(as_prompts(prompts), limits, options.get("prompt"), options.get("chat"))
+        tasks, skip, on_trace = options.get("tasks"), options.get("skip", ()), options.get("on_trace")
         if tasks is not None and len(tasks) != len(rendered):
             raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
         failures: list[BaseException] = []
 
         async def one(number: int, sample: int, group: str) -> Trace:
             task = tasks[number] if tasks is not None else None
-            trace = await self._trace(
-                rendered[number], sampling, limits, task=task, prompt_index=number, sample=sample, group=group
-            )
+            identity = {"task": task, "prompt_index": number, "sample": sample, "group": group}
+            trace = await self._trace(rendered[number], sampling, limits, program=program, **identity)
             if on_trace is not None:
                 try:
                     on_trace(trace)
@@ -279,15 +337,18 @@ class Session:
         """Whether the engine holds no KV for any request."""
         return await self._call(self.engine.kv_is_free())
 
-    def circumstances(self, sampling: AnySampling | None = None, limits: AnyLimits | None = None) -> dict[str, Any]:
+    def circumstances(
+        self, sampling: AnySampling | None = None, limits: AnyLimits | None = None, *, program: Program | None = None
+    ) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
+        bounds = limits_of(limits, self.limits) if program is None else limits_of_program(limits, self.limits)
         return {
             "model": self.engine.model,
             "engine": self.engine.name,
-            "dialect": self.dialect.name,
-            "dialect_options": self._dialect_options,
+            "dialect": self.dialect.name if program is None else f"program:{name_of(program)}",
+            "dialect_options": self._dialect_options if program is None else options_of(program),
             "sampling": sampling_of(sampling),
-            "limits": limits_of(limits, self.limits),
+            "limits": bounds,
         }
 
     async def close(self) -> None:
@@ -330,13 +391,14 @@ class Session:
         *,
         sample: int = 0,
         emit: Callable[[Event], None] | None = None,
+        program: Program | None = None,
         **identity: Any,
     ) -> Trace:
         """Run one trace, and record under which circumstances."""
         trace_id, started = uuid.uuid4().hex, time.time()
-        run = TraceRun(
-            self.engine, self.dialect, sampling, limits, id=trace_id, prompt=prompt.ids, sample=sample, emit=emit
-        )
+        what = self.engine, self.dialect, sampling, limits
+        how: dict[str, Any] = {"id": trace_id, "prompt": prompt.ids, "sample": sample, "emit": emit}
+        run = TraceRun(*what, **how) if program is None else ProgramRun(started_by(program), prompt.text, *what, **how)
         self._runs[trace_id] = run
         try:
             result = await run.run()
@@ -355,7 +417,7 @@ class Session:
             answer=result.answer,
             errors=result.errors,
             ledger=tally(threads, result.wall_s, result.first_token_s, result.kv_blocks),
-            **self.circumstances(sampling, limits),
+            **self.circumstances(sampling, limits, program=program),
             **identity,
         )
 
