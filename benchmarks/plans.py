@@ -42,7 +42,7 @@ class _Jumping(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:  # nothing is planned: only a thread can go on
-            events = super().select(5.0)
+            events = super().select(1.0)
             if not events:
                 raise RuntimeError("everything waits, and nothing that could happen is left")
             return events

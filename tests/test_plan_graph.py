@@ -4,7 +4,7 @@ import asyncio
 from itertools import combinations, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.plans import run_virtual
@@ -64,9 +64,9 @@ def test_a_plan_that_breaks_a_rule_fails_and_says_why(plan, reason):
 def task_graphs(draw):
     """Rules over nodes 0 to 5, from lower to higher ones, with several sources and targets."""
     rules = []
-    for _ in range(draw(st.integers(1, 7))):
+    names = [f"N{k}" for k in range(6)]
+    for _ in range(draw(st.integers(3, 8))):
         split = draw(st.integers(1, 5))
-        names = [f"N{k}" for k in range(6)]
         source = draw(st.lists(st.sampled_from(names[:split]), min_size=1, max_size=3, unique=True))
         target = draw(st.lists(st.sampled_from(names[split:]), min_size=1, max_size=2, unique=True))
         rules.append(Rule(source=source, target=target, time=draw(st.integers(0, 4)), cost=draw(st.integers(0, 4))))
@@ -89,6 +89,7 @@ def brute(graph):
     return min(found, default=None)
 
 
+@settings(max_examples=400)
 @given(task_graphs())
 def test_the_best_time_and_cost_are_those_of_brute_force(graph):
     expected = brute(graph)

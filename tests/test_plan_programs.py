@@ -1,6 +1,7 @@
 """Programs over plans, with models that are scripts: what they are asked, what runs when, what is bounded."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -8,6 +9,7 @@ from benchmarks.plans import run_virtual
 from parallel_reason import EngineError, InputError
 from parallel_reason.plans import (
     Asker,
+    OverItems,
     ParallelPrompt,
     Plan,
     PlanLimits,
@@ -148,10 +150,8 @@ def test_turns_are_bounded():
 
 
 def test_a_parallel_prompt_is_asked_for_each_item_with_one_prefix():
-    prompt = read_parallel_prompt(
-        {"serial": 7, "category": "Translation", "template": "Translate {data} to French: {data}.", "context": "Formal.",
-         "data": ["a", "{data}"], "n": None}
-    )  # fmt: skip
+    fields = {"serial": 7, "category": "Translation", "context": "Formal.", "data": ["a", "{data}"], "n": None}
+    prompt = read_parallel_prompt(fields | {"template": "Translate {data} to French: {data}."})
     model = Model("un", "deux")
     result = run_virtual(ask_each(prompt, model))
     assert result.values == {"1": "un", "2": "deux"}
@@ -160,6 +160,7 @@ def test_a_parallel_prompt_is_asked_for_each_item_with_one_prefix():
         "Formal.\n\nTranslate {data} to French: {data}.",
     ]
     assert all(asked.startswith(prompt.shared) for asked in model.asked)
+    assert prompt.shared == "Formal.\n\nTranslate"  # the space belongs to the item
     assert ParallelPrompt(template="A haiku.", n=2).rests == ("", "")
 
 
@@ -175,7 +176,7 @@ def test_a_parallel_prompt_is_asked_for_each_item_with_one_prefix():
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused_in_one_line(fields, says):
-    with pytest.raises(InputError, match="^no parallel prompt: ") as raised:
+    with pytest.raises(InputError, match=r"^no parallel prompt: ") as raised:
         read_parallel_prompt(fields)
     assert says in str(raised.value)
 
@@ -224,7 +225,7 @@ def test_a_trace_that_fails_is_the_failure_of_its_call():
         over = session()
         over.engine._next_tokens = no_luck
         ask = Asker(over)
-        with pytest.raises(EngineError, match="the model's trace failed: .*no luck"):
+        with pytest.raises(EngineError, match=r"the model's trace failed: .*no luck"):
             await ask("Q")
         plan = Plan()
         plan.call(ask, text(plan.call(ask, "Q")))
@@ -232,3 +233,32 @@ def test_a_trace_that_fails_is_the_failure_of_its_call():
 
     result = asyncio.run(run())
     assert [each.status for each in result.outcomes.values()] == ["failed", "skipped"]
+
+
+def test_a_parallel_prompt_forks_over_its_items():
+    prompt = ParallelPrompt(template="ab{data}c", data=("x", "yy"), context="")
+    over = session({"0.0": ["r<eos>"], "0.1": ["ss<eos>"]})
+    [trace] = asyncio.run(over.run_program(OverItems(prompt, max_tokens=5), prompt.shared))
+    assert json.loads(trace.answer) == ["r", "ss"]
+    assert trace.dialect == "program:parallel_prompt"
+    assert trace.prompt == "ab"
+    headers = [over.engine.tokenizer.decode(thread.spans[0].ids) for thread in trace.threads[1:]]
+    assert headers == ["xc", "yyc"]
+    assert trace.ledger.critical_path_tokens == 3  # of the longer child, with its end of text
+    assert asyncio.run(over.kv_is_free())
+
+
+def test_a_plan_within_a_program_is_charged_in_its_trace():
+    async def planned(t):
+        plan = Plan()
+        first = plan.call(t.ask, "q", max_tokens=4)
+        second = plan.call(t.ask, "p", max_tokens=4)
+        both = plan.call("".join, [first, second])
+        return (await plan.run())[both]
+
+    over = session({"0.0": ["rs<eos>"], "0.1": ["t<eos>"]})
+    over.engine.tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    [trace] = asyncio.run(over.run_program(planned, "Q"))
+    assert trace.answer == "rst"
+    assert trace.ledger.sampled_tokens == 5
+    assert len(trace.threads) == 3

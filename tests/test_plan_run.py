@@ -17,7 +17,7 @@ MISSING = "99"
 
 @st.composite
 def graphs(draw, cycles=False):
-    """Calls in the order in which they arrive: id to (needs, duration, seconds after the one before, whether it fails)."""
+    """Calls in the order in which they arrive: id to (needs, duration, seconds since the last, whether it fails)."""
     names = [str(k) for k in range(1, draw(st.integers(1, 12)) + 1)]
     arrival = draw(st.permutations(names))
     graph = {}

@@ -1,4 +1,4 @@
-"""Plan texts as planners write them: LLMCompiler's lines and Plan-over-Graph's JSON, in pieces, whole, cut and broken."""
+"""Plan texts as planners write them: LLMCompiler's lines and Plan-over-Graph's JSON, in pieces, cut and broken."""
 
 import ast
 import asyncio
@@ -14,8 +14,8 @@ from parallel_reason.plans.llm_compiler import Decision, read_decision
 from parallel_reason.plans.llm_compiler_text import PlanText
 from parallel_reason.plans.references import with_references
 
-# configs/parallelqa/gpt_prompts.py and configs/hotpotqa/gpt_prompts.py of SqueezeAILab/LLMCompiler at dca77b2, two plans;
-# the lines without a last bracket are as published.
+# Two plans of configs/parallelqa/gpt_prompts.py and configs/hotpotqa/gpt_prompts.py of SqueezeAILab/LLMCompiler at
+# dca77b2; the lines without a last bracket are as published.
 CHEETAH = """1. search("cheetah")
 2. math("cheetah max speed in km/h if 1.3 times slower?", ["$1"]
 3. search("greyhound")

@@ -9,7 +9,7 @@ from parallel_reason.plans.graph_scores import best, rates, score
 from parallel_reason.plans.hybrid_search import hybrid_search
 from parallel_reason.plans.llm_compiler import llm_compiler
 from parallel_reason.plans.llm_compiler_text import calls_in
-from parallel_reason.plans.parallel_prompt import ParallelPrompt, ask_each, read_parallel_prompt
+from parallel_reason.plans.parallel_prompt import OverItems, ParallelPrompt, ask_each, read_parallel_prompt
 from parallel_reason.plans.plan import Plan
 from parallel_reason.plans.plan_over_graph import Rule, Subtask, TaskGraph, graph_calls_in, subtasks_in
 from parallel_reason.plans.references import Ref, Text, text
@@ -20,6 +20,7 @@ __all__ = [
     "Asker",
     "Call",
     "Outcome",
+    "OverItems",
     "ParallelPrompt",
     "Plan",
     "PlanLimits",

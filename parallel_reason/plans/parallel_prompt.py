@@ -1,6 +1,8 @@
 """PARALLELPROMPT's schema (arXiv 2506.18728): one instruction over many items, taken apart so that they run at once."""
 
-from typing import Self
+import json
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,6 +12,7 @@ from parallel_reason.plans.call import Call
 from parallel_reason.plans.result import PlanResult
 from parallel_reason.plans.run import PlanLimits, run_plan
 from parallel_reason.record import FrozenRecord
+from parallel_reason.runtime.program import ProgramThread
 
 SLOT = "{data}"
 
@@ -41,7 +44,11 @@ class ParallelPrompt(FrozenRecord):
 
     @property
     def shared(self) -> str:
-        """What all prompts begin with."""
+        """What all prompts begin with, up to a space that a tokenizer would take into the first word of an item."""
+        return self._before.rstrip(" ")
+
+    @property
+    def _before(self) -> str:
         context = f"{self.context}\n\n" if self.context else ""
         return context + (self.template.partition(SLOT)[0] if self.data else self.template)
 
@@ -49,9 +56,9 @@ class ParallelPrompt(FrozenRecord):
     def rests(self) -> tuple[str, ...]:
         """How each prompt goes on after `shared`, [items]. What an item says is never read as a slot."""
         if not self.data:
-            return ("",) * (self.n or 0)
-        first, *others = self.template.split(SLOT)[1:]
-        return tuple(item + first + "".join(item + other for other in others) for item in self.data)
+            return (self._before[len(self.shared) :],) * (self.n or 0)
+        space = self._before[len(self.shared) :]
+        return tuple(space + "".join(item + part for part in self.template.split(SLOT)[1:]) for item in self.data)
 
 
 def read_parallel_prompt(fields: dict[str, object]) -> ParallelPrompt:
@@ -77,3 +84,28 @@ async def ask_each(prompt: ParallelPrompt, ask: Ask, limits: PlanLimits | None =
 
     calls = [Call(str(k), one, (prompt.shared + rest,), written=rest) for k, rest in enumerate(prompt.rests, 1)]
     return await run_plan(calls, limits=limits)
+
+
+@dataclass(frozen=True)
+class OverItems:
+    """The program that forks over the items of a prompt: ``llm.run(OverItems(prompt), prompt.shared)``.
+
+    Every child shares the prefix, which is computed once, and is charged in one trace. The answer is a JSON list of
+    what the children wrote, [items].
+
+    Attributes:
+        max_tokens, stop: of each child; as of `ProgramThread.sample`.
+    """
+
+    name: ClassVar[str] = "parallel_prompt"
+
+    prompt: ParallelPrompt
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+    async def __call__(self, t: ProgramThread) -> str:
+        """Run it on a thread whose prompt is `ParallelPrompt.shared`."""
+        items = t.fork(self.prompt.rests)
+        texts = await items.sample(self.max_tokens, stop=self.stop)
+        t.join(items, "message")
+        return json.dumps(texts, ensure_ascii=False)
