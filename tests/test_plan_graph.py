@@ -89,6 +89,19 @@ def brute(graph):
     return min(found, default=None)
 
 
+@pytest.mark.parametrize("order", permutations(range(5)))
+def test_a_node_that_two_use_is_made_in_time_for_both(order):
+    """N1 is made fast for 5 or slowly for 1; N2 takes 2 from there and N3 nothing, so only the fast way is in time."""
+    rules = [
+        Rule(source="N0", target="N1", time=1, cost=5),
+        Rule(source="N0", target="N1", time=3, cost=1),
+        Rule(source="N1", target="N2", time=2),
+        Rule(source="N1", target="N3", time=0),
+        Rule(source=["N2", "N3"], target="N4"),
+    ]
+    assert best(TaskGraph(rules=[rules[k] for k in order], initial_source="N0", target="N4")) == (3, 5)
+
+
 @settings(max_examples=400)
 @given(task_graphs())
 def test_the_best_time_and_cost_are_those_of_brute_force(graph):
