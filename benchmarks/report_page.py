@@ -83,7 +83,9 @@ def _wide(threads: int) -> Trace:
     found = [Thread(label="0", status="finished", spans=[_span("prompt", 12, 0, 0), _span("sampled", 200, 0, 1)])]
     per_child = 9
     while len(found) < threads:
-        child = Thread(label=f"0.{len(found[0].forks[0].children) if found[0].forks else 0}", parent=0, status="finished")
+        child = Thread(
+            label=f"0.{len(found[0].forks[0].children) if found[0].forks else 0}", parent=0, status="finished"
+        )
         if not found[0].forks:
             found[0].forks.append(Fork(at=2, join_rule="message"))
         number = len(found)

@@ -63,7 +63,7 @@ def prompt_file(tmp_path, **fields):
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_prompt_renders_with_its_problem_and_names_a_dialect(name):
+def test_a_prompt_renders_with_its_problem_and_names_its_dialect(name):
     template = load(name)
     assert template.name == name
     assert template.dialect is None or template.dialect in known()

@@ -23,11 +23,18 @@ STYLES: dict[Cell, str] = {
     "critical": "bold magenta", "decoding": "blue", "queued": "yellow", "waiting": "bright_black",
     "prefix": "bright_black", "": "",
 }  # fmt: skip
-SIGNS = {"finished": ("✓", "green"), "length": ("✂", "yellow"), "cancelled": ("⊘", "bright_black"), "failed": ("✗", "red")}
+SIGNS = {
+    "finished": ("✓", "green"),
+    "length": ("✂", "yellow"),
+    "cancelled": ("⊘", "bright_black"),
+    "failed": ("✗", "red"),
+}
 
 
 def show(
-    file: Annotated[Path, typer.Argument(metavar="TRACES", help="A JSONL file of traces, or a folder that eval wrote.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="TRACES", help="A JSONL file of traces, or a folder that eval wrote.")
+    ],
     number: Annotated[
         int | None, typer.Argument(metavar="[N]", min=0, help="Which trace, from 0; without it, they are listed.")
     ] = None,
@@ -75,7 +82,9 @@ def show(
 
 
 def _list(console: Console, traces: list[Trace], total: int) -> None:
-    table = Table("N", "problem", "sample", "answer", "threads", "tokens", "critical", "s", box=SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        "N", "problem", "sample", "answer", "threads", "tokens", "critical", "s", box=SIMPLE_HEAD, show_edge=False
+    )
     for number, trace in enumerate(traces):
         counts = trace.ledger
         answer = trace.stop_reason if trace.answer is None else trace.answer

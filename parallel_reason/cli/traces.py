@@ -15,7 +15,9 @@ from parallel_reason.viewer import Run, TokenTexts, local_tokenizer
 
 TokenizerOption = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="The folder or Hub id of the tokenizer. Default: of the model that a trace names."),
+    typer.Option(
+        metavar="MODEL", help="The folder or Hub id of the tokenizer. Default: of the model that a trace names."
+    ),
 ]
 TaskOption = Annotated[
     str | None,

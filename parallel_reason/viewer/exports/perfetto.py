@@ -26,7 +26,9 @@ def parts(run: Run, texts_of: TextsOf) -> Iterator[str]:
     comma = ""
     for number, sample in enumerate(run.samples(), start=1):
         first = first if first is not None else sample.trace.started_at
-        started = (sample.trace.started_at - first) if sample.trace.started_at is not None and first is not None else 0.0
+        started = (
+            (sample.trace.started_at - first) if sample.trace.started_at is not None and first is not None else 0.0
+        )
         for event in events(sample, number, started):
             yield comma + compact(event)
             comma = ",\n"
