@@ -4,8 +4,8 @@
 
 Every engine has slots, and decodes one token of each of its traces in a unit of time. How long a trace takes is its
 critical path; the lengths are drawn from measured ones: those of a trace file (``--lengths runs/countdown.jsonl``), or
-of the embedded model on 128 problems, sampled now. ``long tail`` spreads the same lengths by a log-normal of sigma 1; it
-is made up. ``1 in 100 engines dies`` takes each of these away once, for 2,000 units.
+of the embedded model on 128 problems, sampled now. ``long tail`` spreads the same lengths by a log-normal of sigma 1,
+made up. ``1 in 100 engines dies`` takes each of these away once, for 2,000 units.
 """
 
 import heapq
@@ -154,6 +154,7 @@ def main(
             ]
         )
     print(
+        "time: until the last trace ended, over the least that any schedule takes; idle: slots until the last begins\n"
         f"lengths of {len(known)} traces: median {statistics.median(known):.0f}, "
         f"most {max(known):.0f} tokens on the critical path"
     )
@@ -164,8 +165,8 @@ def main(
             "CPU, us a trace",
             "time over ideal",
             "split before, over ideal",
-            "idle till the last begins",
-            "twice",
+            "idle",
+            "done twice",
         ],
         rows,
     )

@@ -77,7 +77,7 @@ def test_the_verbs_of_a_session(fleet, one):
 
 
 def test_what_cannot_be_used_is_said_before_anything_runs(fleet, on_ray):
-    with pytest.raises(InputError, match="a prompt is empty|has no tokens|empty"):
+    with pytest.raises(InputError, match="empty"):
         fleet.generate([PROMPTS[0], ""])
     with pytest.raises(InputError, match="cannot do lora"):
         fleet.generate(PROMPTS, SamplingParams(lora="x"))
