@@ -23,6 +23,7 @@ from rl.objectives.terms import kl_to_reference
 from rl.policy import Policy
 from rl.rollouts import Rollout, RolloutSource, Weighed, figures, weigh
 from rl.rows import IGNORED, collate, pack, padded
+from rl.run_folder import written_whole
 
 BATCH_FILE = "rollouts.pt"  # in a checkpoint: the rollouts on which steps are left
 
@@ -125,10 +126,11 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
             self._batch, self._batch_number = kept["batch"], kept["number"]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.state.global_step % self._iterations:
-            torch.save({"number": self._batch_number, "batch": self._batch}, checkpoint / BATCH_FILE)
+        with written_whole(checkpoint):
+            super()._save_checkpoint(model, trial)
+            if self.state.global_step % self._iterations:
+                torch.save({"number": self._batch_number, "batch": self._batch}, checkpoint / BATCH_FILE)
 
     def _sample(self, number: int, rollouts: int) -> list[list[Rollout]]:
         """Sample a batch of rollouts with the newest weights."""

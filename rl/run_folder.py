@@ -2,12 +2,17 @@
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from parallel_reason import InputError
+from parallel_reason.errors import first_line
 from parallel_reason.record import FrozenRecord
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -67,6 +72,20 @@ class CheckpointMark(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Mark the newest."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+@contextmanager
+def written_whole(checkpoint: Path) -> Iterator[None]:
+    """Around the writing of a checkpoint: one that cannot be written leaves no part of itself.
+
+    Raises:
+        OSError: for whatever torch and safetensors raise where a disk is full.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        raise OSError(f"{checkpoint} could not be written: {first_line(error)}") from error
 
 
 def callbacks(out: Path, checkpoint: Path | None) -> list[TrainerCallback]:

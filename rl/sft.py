@@ -40,6 +40,7 @@ def make_dataset(config: SftConfig, dialect: str, vocabulary: int) -> Any:
             "seed": config.seed,
             "children": config.data.children,
             "error_rate": config.data.error_rate,
+            "least_spawned": config.data.least_spawned,
             "hard_negatives_after": steps * config.batch,
             "excluded": held_out_keys(),
         }
@@ -56,9 +57,9 @@ def train(config: SftConfig) -> Path:
         ParallelReasonError: naming what is wrong and the fix; checkpoints so far are kept.
     """
     import torch
-    from trl import SFTTrainer
 
     from rl.rows import collate
+    from rl.sft_trainer import TraceTrainer
 
     checkpoint = open_run(config, config.out)
     model, tokenizer = load_model(config)
@@ -67,7 +68,7 @@ def train(config: SftConfig) -> Path:
     kept = callbacks(config.out, checkpoint)
     if config.recall_every:
         kept.append(recall_callback(config, config.recall_every, tokenizer))
-    trainer = SFTTrainer(
+    trainer = TraceTrainer(
         model=model,
         processing_class=tokenizer,
         args=config.optimization.trainer_args(config.out, config.batch, config.seed),

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallel_reason.errors import InputError
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
+T = TypeVar("T")
 SECONDS = 10.0  # for one answer; the first one of a process imports sympy as well
 LONGEST_ANSWER = 1000  # characters
 SEARCHED = 20_000  # characters at the end of a text in which its answer is looked for
@@ -71,11 +72,25 @@ def graded(grade: Callable[..., float], *arguments: Any, seconds: float = SECOND
         grade: a function of a module.
         arguments: picklable.
     """
-    future = _pool().schedule(grade, args=arguments, timeout=seconds)
     try:
-        return float(future.result())
+        return float(apart(grade, *arguments, seconds=seconds))
     except Exception:  # out of time, or whatever another package's grader raises of a model's text: it is wrong
         return 0.0
+
+
+def apart(function: Callable[..., T], *arguments: Any, seconds: float) -> T:
+    """What a function says in a process of its own, which is killed when it takes too long.
+
+    Args:
+        function: of a module.
+        arguments: picklable, as is what it returns.
+
+    Raises:
+        TimeoutError: it took longer than ``seconds``.
+        Exception: what the function raised, or that its process died.
+    """
+    result: T = _pool().schedule(function, args=arguments, timeout=seconds).result()
+    return result
 
 
 @cache
