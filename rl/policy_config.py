@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from parallel_reason import Limits, SamplingParams
+from parallel_reason import Fleet, Limits, SamplingParams
 from parallel_reason.record import FrozenRecord
 from rl.config import Optimization
 from rl.objectives import OBJECTIVES, Objective
@@ -27,6 +27,7 @@ class PolicyConfig(FrozenRecord):
         task: see `parallel_reason.tasks.find`.
         prompt: the name or file of a prompt template, into which each problem is put; None for the problem alone.
         engine, engine_options, dialect, dialect_options: as of `ParallelLLM`.
+        fleet: engines on Ray in place of one in this process; it does not change what a synchronous run gives.
         groups: problems in a batch of rollouts; ``sampling.n`` rollouts of each.
         iterations: steps on each batch.
         objective: its ``name``, and its own options.
@@ -43,6 +44,7 @@ class PolicyConfig(FrozenRecord):
     engine_options: dict[str, Any] = Field(default_factory=dict)
     dialect: str | None = None
     dialect_options: dict[str, Any] = Field(default_factory=dict)
+    fleet: Fleet | None = None
     groups: int = Field(8, ge=1)
     iterations: int = Field(1, ge=1)
     sampling: SamplingParams = SamplingParams(temperature=1.0, n=8)

@@ -2,7 +2,8 @@
 
     python -m rl.train rl/configs/countdown.toml
 
-One process trains and one engine samples. The run's folder has everything, and the same command goes on with it.
+One process trains, and one engine samples, or several on Ray (docs/fleet.md). The run's folder has everything, and the
+same command goes on with it.
 """
 
 from pathlib import Path
@@ -38,6 +39,7 @@ def train(config: PolicyConfig) -> Path:
         dialect_options=config.dialect_options,
         engine=config.engine,
         limits=config.limits,
+        fleet=config.fleet,
         **config.engine_options,
     ) as llm:
         model = AutoModelForCausalLM.from_pretrained(llm.engine.model, dtype=getattr(torch, config.optimization.dtype))

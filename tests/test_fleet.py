@@ -13,6 +13,7 @@ from parallel_reason.engines import EMBEDDED
 from parallel_reason.fleet.health import GROWTH, leaks
 from parallel_reason.fleet.messages import Integrity
 from parallel_reason.tasks.countdown import held_out
+from tests.deadly import Deadly
 from tests.fleets import QUICK, After, alive, kill, members, ray_cluster, restarts, tokens, wait_until
 
 PROMPTS = [str(problem) for problem in held_out(8)]
@@ -146,6 +147,17 @@ def test_all_engines_have_new_weights_and_so_has_one_that_is_restarted(fleet, ex
     wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
     fleet.update_weights(str(EMBEDDED))
     assert tokens(fleet.generate(PROMPTS, SAMPLING)) == tokens(expected)
+
+
+def test_a_prompt_that_kills_its_engines_is_recorded_as_failed_and_the_others_finish(fleet, expected):
+    prompt_ids = tuple(expected[4].prompt_ids)
+    assert sum(tuple(trace.prompt_ids) == prompt_ids for trace in expected) == 2  # both samples of one prompt
+    before = restarts(fleet)
+    traces = fleet.with_dialect(Deadly, deadly=prompt_ids).generate(PROMPTS, SamplingParams(temperature=1.0, seed=5))
+    assert [trace.status for trace in traces] == ["finished"] * 2 + ["failed"] + ["finished"] * 5
+    assert traces[2].errors[0].startswith("EngineError: engines died while they ran it")
+    assert tokens(traces[:2] + traces[3:]) == tokens(expected[:4:2] + expected[6::2])
+    assert 2 <= restarts(fleet) - before <= 3
 
 
 def test_a_leak_is_what_an_idle_engine_holds():

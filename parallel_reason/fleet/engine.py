@@ -1,5 +1,6 @@
 """A fleet as a session sees it: the facts of its engines, and what is asked of all of them or any of them."""
 
+import os
 from collections.abc import Collection
 
 from parallel_reason.engines.admission import Admission
@@ -43,7 +44,7 @@ class FleetEngine:
         Raises:
             ModelError, EngineError: one cannot load them; all go on with those of before.
         """
-        self.policy_version = await self.pool.crew.update_weights(model)
+        self.policy_version = await self.pool.crew.update_weights(absolute(model))
 
     async def kv_is_free(self) -> bool:
         """Whether no engine holds KV."""
@@ -52,3 +53,9 @@ class FleetEngine:
     async def close(self) -> None:
         """End all engines."""
         await self.pool.close()
+
+
+def absolute(model: str) -> str:
+    """A folder by its whole path, as actors run elsewhere; the id of a model as it is."""
+    folder = os.path.expanduser(model)
+    return os.path.abspath(folder) if os.path.isdir(folder) else model

@@ -112,6 +112,10 @@ class EnginePool:
                 return scores
         raise EngineError(f"{SCORES} engines of fleet {self.crew.name!r} died while they scored {len(ids)} tokens")
 
+    def traces_on(self, engine: int) -> list[str]:
+        """The ids of the traces that an engine has."""
+        return self._dispatcher.on(engine)
+
     async def kv_is_free(self) -> bool:
         """Whether no engine holds KV; one that died holds none."""
         asked = [(member, member.generation) for member in self.crew.serving]

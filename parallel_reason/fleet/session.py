@@ -11,7 +11,7 @@ from parallel_reason import dialects
 from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.fleet.cluster import connect, disconnect
-from parallel_reason.fleet.engine import FleetEngine
+from parallel_reason.fleet.engine import FleetEngine, absolute
 from parallel_reason.fleet.messages import SessionOptions, TraceJob
 from parallel_reason.fleet.pool import EnginePool, NotRun
 from parallel_reason.fleet.settings import Fleet
@@ -67,7 +67,7 @@ class FleetSession(Session):
             check_traces_at_once(traces_at_once)
         connected = await asyncio.to_thread(connect, chosen)
         name = chosen.name or f"fleet-{uuid.uuid4().hex[:8]}"
-        folder = None if model is None else os.fspath(model)
+        folder = None if model is None else absolute(os.fspath(model))
         try:
             pool, facts = await EnginePool.open(chosen, name, SessionOptions(folder, {"limits": limits, **options}))
         except BaseException:
