@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from benchmarks.fleet_faults import ray_cluster
+from benchmarks.local_ray import ray_cluster
 from benchmarks.report import Report, median_range, ratio
 from parallel_reason import Fleet, ParallelLLM, SamplingParams, Trace
 from parallel_reason.fleet.session import FleetSession
@@ -148,7 +148,9 @@ def main(
     with ray_cluster(num_cpus=4):
         figures = {"one": one_over_bare, "two": two_over_one, "death": death}[part](engine, traces, runs)
     rows = [[name, value] for name, value in figures]
-    Report(Console(), markdown).table(f"{part}: {engine}, {traces} traces, {runs} runs", ["", "median [least, most]"], rows)
+    Report(Console(), markdown).table(
+        f"{part}: {engine}, {traces} traces, {runs} runs", ["", "median [least, most]"], rows
+    )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import signal
 
 import pytest
 
+from benchmarks.local_ray import ray_cluster
 from parallel_reason import EngineError, Fleet, InputError, Limits, ModelError, ParallelLLM, SamplingParams
 from parallel_reason.engines import EMBEDDED
 from parallel_reason.fleet.health import GROWTH, leaks
 from parallel_reason.fleet.messages import Integrity
 from parallel_reason.tasks.countdown import held_out
 from tests.deadly import Deadly
-from tests.fleets import QUICK, After, alive, kill, members, ray_cluster, restarts, tokens, wait_until
+from tests.fleets import QUICK, After, alive, kill, members, restarts, tokens, wait_until
 
 PROMPTS = [str(problem) for problem in held_out(8)]
 SAMPLING = SamplingParams(temperature=1.0, n=2, seed=5)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.local_ray import ray_cluster
 from parallel_reason import InputError, read_traces
 from rl.policy_config import PolicyConfig
 from rl.train import train
-from tests.fleets import QUICK, kill, ray_cluster
+from tests.fleets import QUICK, kill
 from tests.test_fleet import changed_weights
 
 FLEET = {"engines": 2, "cpus_per_engine": 0.5, "traces_per_engine": 4, **QUICK}
