@@ -83,8 +83,8 @@ def test_what_cannot_be_used_is_said_before_anything_runs(fleet, on_ray):
         fleet.generate([PROMPTS[0], ""])
     with pytest.raises(InputError, match="cannot do lora"):
         fleet.generate(PROMPTS, SamplingParams(lora="x"))
-    with pytest.raises(InputError, match=r"100 engines need 100 CPU of 2 that this Ray has"):
-        ParallelLLM(engine="torch", fleet=Fleet(engines=100))
+    with pytest.raises(EngineError, match=r"no room for 9 engines within 1 s: they need 9 CPU of 2"):
+        ParallelLLM(engine="torch", fleet=Fleet(engines=9, start_s=1))
     with pytest.raises(InputError, match="fleet has no field 'engine'"):
         ParallelLLM(engine="torch", fleet={"engine": 2})
     with pytest.raises(ModelError, match="no/such/model"):

@@ -3,16 +3,19 @@
 import asyncio
 import importlib.util
 import logging
-from typing import Any
+import os
+from functools import partial
+from typing import Any, Literal
 
 from parallel_reason.errors import EngineError, InputError, first_line
 from parallel_reason.fleet.settings import Fleet
 
 NAMESPACE = "parallel_reason"
+Connection = Literal["given", "joined", "own"]  # by the program before; by the fleet; to a Ray that it started
 
 
-def connect(fleet: Fleet) -> bool:
-    """Connect to Ray, or start one on this machine; whether this was done here and not by the program before.
+def connect(fleet: Fleet) -> Connection:
+    """Connect to the cluster that was asked for or is found, or else start a Ray on this machine.
 
     Raises:
         EngineError: Ray is not installed, or there is none at the address.
@@ -22,12 +25,20 @@ def connect(fleet: Fleet) -> bool:
     import ray
 
     if ray.is_initialized():
-        return False
+        return "given"
+    asked = fleet.address or os.environ.get("RAY_ADDRESS")
+    init = partial(ray.init, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        ray.init(address=fleet.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        init(address=asked or "auto")
+        return "joined"
     except Exception as error:  # Ray raises bare exceptions too, such as for a node that did not start in time
-        raise EngineError(f"Ray at {fleet.address or 'this machine'} cannot be reached: {first_line(error)}") from None
-    return True
+        if asked:
+            raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}") from None
+    try:
+        init(address="local")
+    except Exception as error:
+        raise EngineError(f"Ray did not start on this machine: {first_line(error)}") from None
+    return "own"
 
 
 def disconnect() -> None:
@@ -37,11 +48,36 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-async def place(fleet: Fleet, name: str) -> Any:
+def describe() -> str:
+    """What Ray finds here, in one line: the cluster that a fleet without an address would use."""
+    if importlib.util.find_spec("ray") is None:
+        return "-; fleets need it: pip install 'parallel-reason[ray]'"
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # as in `connect`
+        if address != "auto":
+            return f"RAY_ADDRESS={address} cannot be reached: {first_line(error)}"
+        return "no cluster runs here; a fleet starts a Ray of its own"
+    try:
+        has = ray.cluster_resources()
+        amounts = ", ".join(f"{has[kind]:g} {kind}" for kind in ("CPU", "GPU") if has.get(kind))
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return f"a cluster of {nodes} node{'s' * (nodes > 1)}: {amounts or 'no CPU'}"
+    finally:
+        ray.shutdown()
+
+
+async def place(fleet: Fleet, name: str, *, grows: bool) -> Any:
     """A placement group with a bundle for every engine, once the cluster has room for all of them.
 
+    Args:
+        grows: whether nodes may join, by hand or by Ray's autoscaler, which sees what is waited for.
+
     Raises:
-        InputError: a Ray that runs on one machine, and so never grows, has less than they need.
+        InputError: there is not enough, and never will be.
         EngineError: there was no room in time.
     """
     import ray
@@ -51,7 +87,7 @@ async def place(fleet: Fleet, name: str) -> Any:
     wanted = {resource: amount * fleet.engines for resource, amount in fleet.bundle().items()}
     lacking = [(kind, amount) for kind, amount in wanted.items() if amount > has.get(kind, 0)]
     short = [f"{amount:g} {kind} of {has.get(kind, 0):g}" for kind, amount in lacking]
-    if short and fleet.address is None and len(ray.nodes()) == 1:
+    if short and not grows:
         raise InputError(
             f"{fleet.engines} engines need {', '.join(short)} that this Ray has: give fewer engines, a smaller "
             "cpus_per_engine (fractions are allowed), or the address of a larger cluster"

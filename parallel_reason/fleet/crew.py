@@ -68,15 +68,15 @@ class Crew:
         self._closed = False
 
     @classmethod
-    async def placed(cls, fleet: Fleet, name: str, options: SessionOptions, traces: Traces) -> "Crew":
-        """Find room for the actors.
+    async def placed(cls, fleet: Fleet, name: str, options: SessionOptions, traces: Traces, *, grows: bool) -> "Crew":
+        """Find room for the actors; ``grows`` as in `place`.
 
         Raises:
             InputError, EngineError: there is none.
         """
         if fleet.pin_cores:
             cores_of(fleet, 0)
-        return cls(fleet, name, options, await place(fleet, name), traces)
+        return cls(fleet, name, options, await place(fleet, name, grows=grows), traces)
 
     async def start(self) -> EngineFacts:
         """Start all engines; what the first of them says of itself. If one does not start, all are ended.

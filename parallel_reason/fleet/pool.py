@@ -62,10 +62,12 @@ class EnginePool:
         self._wanted: dict[str, _Wanted] = {}
 
     @classmethod
-    async def open(cls, fleet: Fleet, name: str, options: SessionOptions) -> tuple["EnginePool", EngineFacts]:
-        """Start all engines; what the first of them says of itself. Raises as `Crew`."""
+    async def open(
+        cls, fleet: Fleet, name: str, options: SessionOptions, *, grows: bool
+    ) -> tuple["EnginePool", EngineFacts]:
+        """Start all engines; what the first of them says of itself. Arguments and errors as of `Crew`."""
         pool = cls(fleet)
-        pool.crew = await Crew.placed(fleet, name, options, pool)
+        pool.crew = await Crew.placed(fleet, name, options, pool, grows=grows)
         return pool, await pool.crew.start()
 
     async def run(self, job: TraceJob, emit: Callable[[Event], None] | None = None) -> Trace:

@@ -65,20 +65,21 @@ class FleetSession(Session):
         chosen = Fleet() if fleet is None else Fleet.from_caller("fleet", fleet)
         if traces_at_once is not None:
             check_traces_at_once(traces_at_once)
-        connected = await asyncio.to_thread(connect, chosen)
+        connection = await asyncio.to_thread(connect, chosen)
         name = chosen.name or f"fleet-{uuid.uuid4().hex[:8]}"
         folder = None if model is None else absolute(os.fspath(model))
+        given = SessionOptions(folder, {"limits": limits, **options})
         try:
-            pool, facts = await EnginePool.open(chosen, name, SessionOptions(folder, {"limits": limits, **options}))
+            pool, facts = await EnginePool.open(chosen, name, given, grows=connection != "own")
         except BaseException:
-            if connected:
+            if connection != "given":
                 disconnect()
             raise
         engine = FleetEngine(pool, facts)
         bound = dialects.bind(facts.dialect, engine.tokenizer, **facts.dialect_options)
         most = chosen.engines * chosen.traces_per_engine
         session = cls(engine, bound, limits=limits, traces_at_once=traces_at_once or most)
-        session._connected = connected
+        session._connected = connection != "given"
         return session
 
     def with_dialect(self, dialect: AnyDialect, **options: Any) -> "FleetSession":
