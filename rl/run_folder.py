@@ -16,7 +16,7 @@ from parallel_reason.errors import first_line
 from parallel_reason.record import FrozenRecord
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
-NOT_COMPARED = ("out", "fleet")  # where a run lies, and where its rollouts are sampled
+NOT_COMPARED = ("out", "fleet", "ray_train")  # where a run lies, and where its rollouts are sampled
 COMPLETE = "complete"  # in a checkpoint: all of it was written
 
 
