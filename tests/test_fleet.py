@@ -113,6 +113,19 @@ def test_a_killed_engine_is_restarted_and_its_traces_run_again(fleet, expected):
     check_whole(fleet.generate(PROMPTS, SAMPLING), expected)
 
 
+def test_a_stream_whose_engine_dies_says_so(fleet):
+    seen = []
+    with pytest.raises(EngineError, match="died after it had streamed events"):
+        for event in fleet.stream_sync(PROMPTS[0]):
+            if not seen:
+                pool = fleet.session.engine.pool
+                (busy,) = (each for each in members(fleet) if pool.traces_on(each.number))
+                kill(busy.pid)
+            seen.append(event)
+    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    assert fleet.kv_is_free()
+
+
 def test_an_engine_that_hangs_is_found_and_replaced(fleet, expected, caplog):
     victim = members(fleet)[1].pid
     with caplog.at_level(logging.WARNING):

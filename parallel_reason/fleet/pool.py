@@ -164,9 +164,14 @@ class EnginePool:
     def _deal(self) -> None:
         """Send what the dispatcher gives out."""
         self.crew.metrics.queue(self._dispatcher)
-        for attempt in self._dispatcher.deal():
-            wanted = self._wanted[attempt.trace]
-            wanted.task = self.crew.spawn(self._attempt(attempt, wanted, self.crew.members[attempt.engine]))
+        while attempts := self._dispatcher.deal():
+            for attempt in attempts:
+                wanted = self._wanted[attempt.trace]
+                if wanted.emitted:
+                    self._dispatcher.finished(attempt)
+                    wanted.fail(EngineError("the engine died after it had streamed events of this trace; ask again"))
+                else:
+                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, self.crew.members[attempt.engine]))
 
     async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member) -> None:
         """Run a trace on an engine, and see to what came of it."""
@@ -174,9 +179,6 @@ class EnginePool:
         try:
             trace = await (self._streamed(member, wanted) if wanted.emit else member.call("run", wanted.job))
         except Gone as gone:
-            if wanted.emitted:
-                self._dispatcher.cancel(attempt.trace)
-                wanted.fail(EngineError(f"an engine died after it had streamed events of this trace: {gone}"))
             self.crew.died(member, generation, str(gone))
             return
         except ParallelReasonError as error:
