@@ -17,7 +17,8 @@ from parallel_reason.tasks.countdown import held_out
 from tests.deadly import Deadly
 from tests.fleets import QUICK, After, alive, kill, members, restarts, tokens, wait_until
 
-PROMPTS = [str(problem) for problem in held_out(8)]
+PROMPTS = [str(problem) for problem in held_out(6)]
+LIMITS = Limits(children=2)
 SAMPLING = SamplingParams(temperature=1.0, n=2, seed=5)
 
 
@@ -29,14 +30,14 @@ def on_ray():
 
 @pytest.fixture(scope="module")
 def one():
-    with ParallelLLM(engine="torch") as llm:
+    with ParallelLLM(engine="torch", limits=LIMITS) as llm:
         yield llm
 
 
 @pytest.fixture(scope="module")
 def fleet(on_ray):
     settings = Fleet(engines=2, cpus_per_engine=0.5, traces_per_engine=4, name="test", **QUICK)
-    with ParallelLLM(engine="torch", fleet=settings) as llm:
+    with ParallelLLM(engine="torch", fleet=settings, limits=LIMITS) as llm:
         yield llm
 
 
@@ -47,7 +48,7 @@ def expected(one):
 
 def check_whole(traces, expected):
     """Every prompt has one trace, which is that of one engine without faults."""
-    assert [(trace.prompt_index, trace.sample) for trace in traces] == [(n, s) for n in range(8) for s in range(2)]
+    assert [(trace.prompt_index, trace.sample) for trace in traces] == [(n, s) for n in range(6) for s in range(2)]
     assert tokens(traces) == tokens(expected)
     assert len({trace.id for trace in traces}) == len(traces)
     assert {trace.status for trace in traces} == {"finished"}
@@ -73,8 +74,9 @@ def test_the_verbs_of_a_session(fleet, one):
     assert sorted((type(event).__name__, event.label) for event in events) == sorted(
         (type(event).__name__, event.label) for event in alone
     )
-    sequential = fleet.with_dialect("none").generate(PROMPTS[:2])
-    assert tokens(sequential) == tokens(one.with_dialect("none").generate(PROMPTS[:2]))
+    short = Limits(tokens=30)
+    sequential = fleet.with_dialect("none").generate(PROMPTS[:2], limits=short)
+    assert tokens(sequential) == tokens(one.with_dialect("none").generate(PROMPTS[:2], limits=short))
     assert {trace.dialect for trace in sequential} == {"none"}
 
 
@@ -114,14 +116,12 @@ def test_a_killed_engine_is_restarted_and_its_traces_run_again(fleet, expected):
 
 
 def test_a_stream_whose_engine_dies_says_so(fleet):
-    seen = []
+    events = fleet.stream_sync(PROMPTS[0])
+    next(events)
+    (busy,) = (each for each in members(fleet) if fleet.session.engine.pool.traces_on(each.number))
+    kill(busy.pid)
     with pytest.raises(EngineError, match="died after it had streamed events"):
-        for event in fleet.stream_sync(PROMPTS[0]):
-            if not seen:
-                pool = fleet.session.engine.pool
-                (busy,) = (each for each in members(fleet) if pool.traces_on(each.number))
-                kill(busy.pid)
-            seen.append(event)
+        list(events)
     wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
     assert fleet.kv_is_free()
 
@@ -139,7 +139,7 @@ def test_an_engine_that_hangs_is_found_and_replaced(fleet, expected, caplog):
 def test_all_engines_have_new_weights_and_so_has_one_that_is_restarted(fleet, expected, tmp_path):
     other = changed_weights(tmp_path / "other")
     fleet.update_weights(str(other))
-    with ParallelLLM(engine="torch") as alone:
+    with ParallelLLM(engine="torch", limits=LIMITS) as alone:
         alone.update_weights(str(other))
         wanted = alone.generate(PROMPTS, SAMPLING)
     assert tokens(wanted) != tokens(expected)
@@ -168,7 +168,7 @@ def test_a_prompt_that_kills_its_engines_is_recorded_as_failed_and_the_others_fi
     assert sum(tuple(trace.prompt_ids) == prompt_ids for trace in expected) == 2  # both samples of one prompt
     before = restarts(fleet)
     traces = fleet.with_dialect(Deadly, deadly=prompt_ids).generate(PROMPTS, SamplingParams(temperature=1.0, seed=5))
-    assert [trace.status for trace in traces] == ["finished"] * 2 + ["failed"] + ["finished"] * 5
+    assert [trace.status for trace in traces] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
     assert traces[2].errors[0].startswith("EngineError: engines died while they ran it")
     assert tokens(traces[:2] + traces[3:]) == tokens(expected[:4:2] + expected[6::2])
     assert 2 <= restarts(fleet) - before <= 3
