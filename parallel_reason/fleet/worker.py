@@ -14,6 +14,7 @@ from parallel_reason.runtime.events import Event
 from parallel_reason.runtime.session import Session
 from parallel_reason.trace import Trace
 
+BINDING = "VLLM_CPU_OMP_THREADS_BIND"  # vLLM's own choice binds all engines of one machine to the same cores
 LOADS_WHEN_IDLE = {"torch"}  # engines whose KV is of no use to other weights; the rest keep their requests
 
 
@@ -55,8 +56,9 @@ class EngineWorker:
             await self._session.close()
         if cores:
             os.sched_setaffinity(0, cores)
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
-            os.environ["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+            os.environ[BINDING] = ",".join(map(str, cores))
+        else:
+            os.environ.setdefault(BINDING, "nobind")
         self._session = session = await Session.start(given.model, traces_at_once=1 << 20, **given.options)
         self._dialects = {_key(type(session.dialect), dialects.options_of(session.dialect)): session}
         if weights is not None:
