@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from parallel_reason.errors import InputError as InputError
     from parallel_reason.errors import ModelError as ModelError
     from parallel_reason.errors import ParallelReasonError as ParallelReasonError
+    from parallel_reason.fleet import Fleet as Fleet
     from parallel_reason.limits import Limits as Limits
     from parallel_reason.llm import ParallelLLM as ParallelLLM
     from parallel_reason.llm import generate as generate
@@ -51,6 +52,7 @@ _HOMES = {
     ],
     "viewer.notebook": ["trace_html"],
     "limits": ["Limits"],
+    "fleet": ["Fleet"],
     "sampling": ["SamplingParams", "StructuredOutputsParams"],
     "dialects.spawn_join": ["SpawnJoin"],
     "errors": ["ParallelReasonError", "InputError", "ModelError", "EngineError", "CallbackError"],

@@ -20,6 +20,7 @@ from trl.experimental.async_grpo.async_grpo_trainer import WeightTransferProtoco
 
 from rl.objectives import Objective
 from rl.objectives.terms import kl_to_reference
+from rl.paced import PacedSource
 from rl.policy import Policy
 from rl.rollouts import Rollout, RolloutSource, Weighed, figures, weigh
 from rl.rows import IGNORED, collate, pack, padded
@@ -46,7 +47,7 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        source: RolloutSource,
+        source: RolloutSource | PacedSource,
         objective: Objective,
         transfer: WeightTransferProtocol,
         iterations: int = 1,
@@ -148,7 +149,11 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
         return groups
 
     def _score_old(self) -> None:
-        """Where several steps are taken on a batch, keep the log-probs of the policy that sampled it."""
+        """Where a batch is not the newest policy's at every step, keep the log-probs of the policy that sampled it."""
+        if self._source.staleness:
+            for batch in self._batch:
+                batch["old_logprobs"] = batch["sampler_logprobs"].nan_to_num()
+            return
         if self._iterations == 1:
             return
         for batch in self._batch:

@@ -16,6 +16,7 @@ from parallel_reason.errors import first_line
 from parallel_reason.record import FrozenRecord
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+NOT_COMPARED = ("out", "fleet", "ray_train")  # where a run lies, and where its rollouts are sampled
 COMPLETE = "complete"  # in a checkpoint: all of it was written
 
 
@@ -42,9 +43,9 @@ def open_run(config: FrozenRecord, out: Path) -> Path | None:
 
 
 def _first_difference(kept: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Which setting two configurations differ in, with both values; None if in none but the folder's own name."""
+    """Which setting two configurations differ in, with both values; None if in none that counts."""
     for key in sorted(kept.keys() | new.keys()):
-        if key != "out" and kept.get(key) != new.get(key):
+        if key not in NOT_COMPARED and kept.get(key) != new.get(key):
             return f"{key} was {kept.get(key)!r:.60}, is {new.get(key)!r:.60}"
     return None
 
