@@ -35,7 +35,7 @@ def process(doc, results):
 def task_folder(tmp_path_factory):
     """Two tasks of ours in the harness's own format: one that generates, one of multiple choice."""
     folder = tmp_path_factory.mktemp("tasks")
-    rows = [{"problem": problem, "choices": ["1", "2", "3"], "label": 0} for problem in PROBLEMS]
+    rows = [{"problem": problem, "choices": ["=1", "-2", "+3"], "label": 0} for problem in PROBLEMS]
     (folder / "problems.json").write_text("\n".join(map(json.dumps, rows)))
     (folder / "countdown_check.py").write_text(PROCESS)
     data = {
@@ -122,7 +122,7 @@ def test_their_multiple_choice_task_scores_as_with_their_own_model(tasks, model,
 
 def test_log_likelihoods_and_greediness_are_those_of_their_own_model(model, theirs):
     [greedy] = model.llm.with_dialect("none").generate(PROBLEMS[0], SamplingParams(max_tokens=4))
-    pairs = [(problem, text) for problem in PROBLEMS for text in ("1", "25+3", "=7")]
+    pairs = [(problem, text) for problem in PROBLEMS for text in ("=1", "-25+3", "=7")]
     pairs += [(PROBLEMS[0], greedy.text), (PROBLEMS[0], greedy.text[:-1]), ("", "22,26")]
     ours = model.loglikelihood(instances("loglikelihood", *pairs), disable_tqdm=True)
     expected = theirs.loglikelihood(instances("loglikelihood", *pairs), disable_tqdm=True)
@@ -162,3 +162,9 @@ def test_settings_of_tasks_become_ours_and_stops_are_of_the_root():
     assert sampling_of_task({"do_sample": False, "temperature": 0.7})[0].temperature == 0
     with pytest.raises(InputError, match="generation_kwargs has num_beams=4; known are do_sample, "):
         sampling_of_task({"num_beams": 4})
+
+
+def test_a_continuation_that_the_tokenizer_merges_into_its_context_is_refused(model):
+    """27 and 1 make the token 271, of which nothing is left to score."""
+    with pytest.raises(InputError, match=r"no token is left of the continuation '1' of a context that ends '.*=27'"):
+        model.loglikelihood(instances("loglikelihood", ("22,26,31,53=27", "1")), disable_tqdm=True)

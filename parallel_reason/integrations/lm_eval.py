@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from parallel_reason import Limits, ParallelLLM, TraceWriter
-from parallel_reason.errors import EngineError
+from parallel_reason.errors import EngineError, InputError
 from parallel_reason.integrations.scoring import Continuation, log_likelihoods
 from parallel_reason.integrations.settings import limits_and_options, sampling_of_task
 from parallel_reason.trace import Trace
@@ -139,6 +139,11 @@ class ParallelReasonLM(TemplateLM):  # type: ignore[misc]
         disable_tqdm: bool = False,
     ) -> list[tuple[float, bool]]:
         """For each, the log-prob of the continuation given the context, and whether greedy decoding gives it."""
+        lost = next((said for said, _, text in requests if not text), None)
+        if lost is not None:
+            raise InputError(
+                f"no token is left of the continuation {lost[1]!r:.60} of a context that ends {lost[0][-60:]!r}"
+            )
         texts = [_fitting(context, text, self.max_length) for _, context, text in requests]
         return self.llm.run_coroutine(log_likelihoods(self.llm.session, texts))
 

@@ -29,8 +29,6 @@ async def log_likelihoods(session: Session, texts: Sequence[Continuation]) -> li
     plain = session.with_dialect("none")
 
     async def one(text: Continuation) -> tuple[float, bool]:
-        if not text.length:
-            return 0.0, True
         async with slots:
             scores = (await session.score(text.ids))[-text.length :]
             greedy = all(score > SURE for score in scores) or await _is_greedy(plain, text)
