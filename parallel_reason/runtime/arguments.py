@@ -10,13 +10,13 @@ from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prepared import dialect_of
 from parallel_reason.runtime.chat import ChatOptions
+from parallel_reason.runtime.prompts import TemplateName
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
 
 AnySampling = SamplingParams | dict[str, Any]
 AnyLimits = Limits | dict[str, Any]
 AnyChat = ChatOptions | dict[str, Any]
-TemplateName = str | os.PathLike[str]
 OnTrace = Callable[[Trace], None]
 
 
@@ -67,7 +67,9 @@ def limits_of_program(given: AnyLimits | None, default: Limits) -> Limits:
         InputError: as `limits_of`.
     """
     limits = limits_of(given, default)
-    return limits.model_copy(update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set})
+    return limits.model_copy(
+        update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set}
+    )
 
 
 def check_traces_at_once(given: int) -> None:

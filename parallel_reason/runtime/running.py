@@ -168,9 +168,7 @@ class RunningThread:
             self.left.tokens, self.left.forks = rest.tokens, rest.forks
         self.children = []
 
-    def take_over(
-        self, children: "Sequence[RunningThread]", rule: JoinRule, born: int, blocks: TraceBlocks
-    ) -> None:
+    def take_over(self, children: "Sequence[RunningThread]", rule: JoinRule, born: int, blocks: TraceBlocks) -> None:
         """Take over the KV and the blocks of children that are joined; see `join_children`."""
         for child in children:
             child.trim_kv()
