@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_samples(command, runs):
     ("args", "says"),
     [
         (["chess"], "there is no task 'chess'"),
-        (["aime:none.jsonl"], "give a model with --model"),
+        (["reasoning_gym:chain_sum"], "give a model with --model"),
         (["aime:none.jsonl", "--model", "x/y"], "none.jsonl: No such file"),
         (["countdown", "--problems", "x"], "problems x: give a count"),
         (["countdown", "--temperature", "-1"], "--temperature -1.0"),
@@ -77,7 +77,9 @@ def test_what_cannot_be_used_is_one_line(command, args, says):
 
 def test_the_scripts_are_the_command(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["evals.countdown", *TORCH, "--out", str(tmp_path / "run")])
-    runpy.run_module("evals.countdown", run_name="__main__")
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("evals.countdown", run_name="__main__")
+    assert done.value.code == 0
     assert "accuracy, avg@1" in capfd.readouterr().out
     (tmp_path / "aime.jsonl").write_text('{"problem": "1,2,3,4=10", "answer": 7}\n')
     args = [str(tmp_path / "aime.jsonl"), "--engine", "torch", "--prompt", "none", "--tokens", "9", "--samples", "4"]

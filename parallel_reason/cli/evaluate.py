@@ -16,6 +16,7 @@ from parallel_reason.cli.settings import SAMPLING_FLAGS, checked, engine_options
 from parallel_reason.dialects import find as find_dialect
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
+from parallel_reason.prompts import load as load_prompt
 from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.tasks import find
@@ -129,7 +130,7 @@ def check_early(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming what is wrong and the fix.
     """
-    from parallel_reason.evaluation.plan import problem_range
+    from parallel_reason.evaluation.plan import ALONE, PUBLISHED, problem_range
     from parallel_reason.strategies import find as find_strategy
 
     checked(SamplingParams, sampling_of(given), settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS))
@@ -139,7 +140,11 @@ def check_early(given: Mapping[str, Any]) -> None:
         find_dialect(given["dialect"])
     if given["strategy"] is not None:
         find_strategy(given["strategy"])
+    if given["prompt"] not in (ALONE, PUBLISHED):
+        load_prompt(given["prompt"], dialect=given["dialect"])
     task = find(given["task"])
+    if not isinstance(task, Countdown):  # whose problems are drawn
+        task.test()
     if given["model"] is None and given["engine"] != "openai" and not isinstance(task, Countdown):
         raise InputError(f"the embedded model knows nothing of {task.name}: give a model with --model")
 

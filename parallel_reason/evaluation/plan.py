@@ -109,13 +109,13 @@ def make_plan(
     elif budget:
         raise InputError("a budget is of a strategy: give one, or bound traces by limits")
     published = defaults(task, dialect, 0 if isinstance(task, Countdown) else len(task.test()))
+    name = published.prompt if prompt == PUBLISHED else None if prompt == ALONE else prompt
+    if name is not None:
+        prompts.load(name, dialect=dialect)
     first, last = problem_range(published.problems if problems is None else problems)
     chosen, twice = distinct(task.test(last)[first:])
     if not chosen:
         raise InputError(f"problems {problems}: there is none of {task.name} from number {first} on")
-    name = published.prompt if prompt == PUBLISHED else None if prompt == ALONE else prompt
-    if name is not None:
-        prompts.load(name, dialect=dialect)
     base = {"temperature": published.temperature, "top_p": published.top_p, "top_k": published.top_k}
     return Plan(
         task,
