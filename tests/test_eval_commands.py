@@ -1,8 +1,11 @@
 """`eval`, `compare` and the scripts of `evals`, as people type them."""
 
 import json
+import re
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,8 +69,8 @@ def test_the_figures_are_those_of_the_samples(command, runs):
         (["countdown", "--temperature", "-1"], "--temperature -1.0"),
         (["countdown", "--dialect", "x"], "x"),
         (["countdown", "--samples", "0"], "--n 0"),
-        (["countdown", "--engine", "torch", "--problems", "3000"], "3000"),
-        (["countdown", "--engine", "torch", "--prompt", "x"], "unknown prompt 'x'"),
+        (["countdown", "--strategy", "magic"], "there is no strategy 'magic'"),
+        (["countdown", "--prompt", "x"], "unknown prompt 'x'"),
         (["countdown", "--engine", "torch", "--problems", "1", "--out", "/dev/null/x"], "cannot write /dev/null"),
     ],
 )
@@ -139,3 +142,12 @@ def test_a_terminal_shows_how_far_it_is_and_the_accuracy_so_far(tmp_path):
     assert "3/3" in shown
     assert "% right" in shown
     assert "left" in shown
+
+
+def test_the_example_of_the_page_runs(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.split()) == 5
+    assert (tmp_path / "runs" / "parallel" / "summary.json").exists()

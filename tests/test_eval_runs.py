@@ -199,6 +199,26 @@ def test_a_range_is_counted_from_0_and_without_the_last(tmp_path):
         make_plan(f"aime:{file}", "none", problems=7)
 
 
+def test_a_strategy_is_run_in_place_of_the_dialect_and_graded_by_the_same_verifier(llm, tmp_path):
+    """Paths of it are children of one thread; its budget bounds what every trace samples."""
+    sequential, options = llm.with_dialect("none"), {"problems": 2, "sampling": {"temperature": 1.0}}
+    of_strategy = make_plan("countdown", "none", strategy="sc:n=3", budget={"total_tokens": 60}, **options)
+    found = evaluate(sequential, of_strategy, tmp_path / "run")
+    traces = list(read_traces(tmp_path / "run" / "traces.jsonl"))
+    assert [len(trace.threads) for trace in traces] == [4, 4]
+    assert max(trace.ledger.sampled_tokens for trace in traces) <= 60
+    assert found.acceleration_of_sums == pytest.approx(3, abs=0.2)
+    settings = read_run(tmp_path / "run")[0]
+    assert (settings.strategy, settings.budget.total_tokens) == ("sc:n=3", 60)
+    for change, says in (({"strategy": "sc:n=2"}, "strategy was 'sc:n=3'"), ({"strategy": None}, "strategy was")):
+        given = {"strategy": "sc:n=3", "budget": {"total_tokens": 60}, **options, **change}
+        given["budget"] = given["budget"] if given["strategy"] else None
+        with pytest.raises(InputError, match=says):
+            evaluate(sequential, make_plan("countdown", "none", **given), tmp_path / "run")
+    with pytest.raises(InputError, match="a budget is of a strategy"):
+        make_plan("countdown", "none", budget={"total_tokens": 60})
+
+
 def test_a_folder_that_cannot_be_used_is_one_line(llm, run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file"):
