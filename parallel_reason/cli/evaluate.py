@@ -179,18 +179,19 @@ def run(llm: "ParallelLLM", given: Mapping[str, Any]) -> None:
     from parallel_reason import evaluation
 
     variables = settings(of.CHAT_OPTIONS, given["chat_option"], reserved=OF_CALL)
-    plan = evaluation.make_plan(
-        given["task"],
-        llm.dialect.name,
-        problems=given["problems"],
-        sampling={**sampling_of(given), **settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS)},
-        limits={name: given[name] for name in Limits.model_fields if given[name] is not None},
-        prompt=given["prompt"],
-        chat=ChatOptions(chat_template_kwargs=variables) if given["chat"] or variables else None,
-        engine_options=engine_options(given["engine_option"], given["dtype"]),
-        strategy=given["strategy"],
-        budget=settings("--budget", given["budget"]),
-    )
+    with status(f"reading the problems of {given['task']}"):
+        plan = evaluation.make_plan(
+            given["task"],
+            llm.dialect.name,
+            problems=given["problems"],
+            sampling={**sampling_of(given), **settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS)},
+            limits={name: given[name] for name in Limits.model_fields if given[name] is not None},
+            prompt=given["prompt"],
+            chat=ChatOptions(chat_template_kwargs=variables) if given["chat"] or variables else None,
+            engine_options=engine_options(given["engine_option"], given["dtype"]),
+            strategy=given["strategy"],
+            budget=settings("--budget", given["budget"]),
+        )
     out = given["out"] or default_folder(plan, llm)
     console = PlainConsole(stderr=given["json"], soft_wrap=True)
     print_plan(console, plan, llm, out)
