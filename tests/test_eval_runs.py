@@ -151,6 +151,13 @@ def test_another_runs_settings_are_refused_by_the_first_difference(llm, run, cha
         evaluate(llm.with_dialect("none"), plan(), run)
 
 
+def test_keys_of_servers_are_written_nowhere(llm, tmp_path):
+    evaluate(llm, plan(problems=1, n=1, engine_options={"api_key": "hush", "context": 99}), tmp_path / "run")
+    written = b"".join(file.read_bytes() for file in (tmp_path / "run").iterdir())
+    assert b"hush" not in written
+    assert b'"context": 99' in written
+
+
 def test_an_edited_file_of_problems_is_another_run(llm, tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text('{"problem": "1,2,3,4=10", "answer": 7}\n')

@@ -21,6 +21,7 @@ from parallel_reason.strategies.program import StrategyProgram
 from parallel_reason.tasks import Task, TaskProblem, find
 from parallel_reason.tasks.countdown.task import Countdown
 
+SECRET = {"api_key", "hf_token"}  # options of engines that are written nowhere
 PUBLISHED, ALONE = "published", "none"  # of a prompt: the one that is published for the dialect, and the problem alone
 
 
@@ -67,7 +68,7 @@ class Plan:
             first_problem=self.first_problem,
             problems=len(self.problems),
             content=digest(self.problems, template),
-            engine_options=self.engine_options,
+            engine_options={name: value for name, value in self.engine_options.items() if name not in SECRET},
             strategy=self.strategy,
             budget=self.budget,
             prompt=self.prompt,
