@@ -174,7 +174,7 @@ def packed(text: str) -> str:
 
 def _parts(title: str, chunks: Iterator[str], index: Callable[[], str], charts: str | None) -> Iterable[str]:
     """The page in pieces; ``index`` is asked when all chunks are written."""
-    folder = files("parallel_reason.viewer") / "page"
+    folder = files("parallel_reason.viewer") / "assets"
     # Not HTML from a model: all that is rendered unescaped is this package's own, or base64.
     template = Environment(autoescape=True).from_string((folder / "page.html.jinja").read_text())
     return template.stream(
