@@ -44,7 +44,9 @@ def test_perfetto_has_a_track_a_thread_and_arrows_that_bind_to_its_slices(export
         assert event["ts"] + event["dur"] <= life["ts"] + life["dur"] + 0.01
     decoded = [event["args"] for event in phases if event["cat"] == "decoding"]
     for number, trace in enumerate(traces, 1):
-        own = [e["args"] for e in phases if e["pid"] == number and e["cat"] == "decoding" and e["args"]["critical_path"]]
+        own = [
+            e["args"] for e in phases if e["pid"] == number and e["cat"] == "decoding" and e["args"]["critical_path"]
+        ]
         assert sum(one["tokens"] for one in own) <= trace.ledger.critical_path_tokens
     assert sum(one["tokens"] for one in decoded) <= sum(trace.ledger.sampled_tokens for trace in traces)
     flows = Counter((event["pid"], event["id"], event["ph"]) for event in events if event["ph"] in "sf")
@@ -53,7 +55,9 @@ def test_perfetto_has_a_track_a_thread_and_arrows_that_bind_to_its_slices(export
         life = lives[event["pid"], event["tid"]]
         assert life["ts"] - 0.01 <= event["ts"] <= life["ts"] + life["dur"] + 0.01
         assert (event["pid"], event["id"], "f" if event["ph"] == "s" else "s") in flows
-    children = sum(2 if fork.waited else 1 for t in traces for th in t.threads for fork in th.forks for _ in fork.children)
+    children = sum(
+        2 if fork.waited else 1 for t in traces for th in t.threads for fork in th.forks for _ in fork.children
+    )
     assert len(flows) == 2 * children
 
 
@@ -97,7 +101,9 @@ def test_otel_is_read_by_the_protocol_and_uses_names_of_the_conventions(exported
         spans = list(message.resource_spans[0].scope_spans[0].spans)
         by_id = {span.span_id: span for span in spans}
         assert len(by_id) == len(spans)
-        threads = {value(span, "parallel_reason.thread"): span for span in spans if value(span, "parallel_reason.thread")}
+        threads = {
+            value(span, "parallel_reason.thread"): span for span in spans if value(span, "parallel_reason.thread")
+        }
         assert set(threads) == {thread.label for thread in trace.threads}
         for span in spans:
             names = {one.key for one in span.attributes}
@@ -176,7 +182,10 @@ def test_texts_that_are_hard_to_write_come_through(command, tmp_path, name):
 
 def test_a_place_that_cannot_be_written_and_a_wrong_kind_of_table_are_one_line(everything, command, tmp_path):
     (tmp_path / "file").write_text("")
-    for out, said in ((tmp_path / "file" / "out.json", "cannot write"), (tmp_path / "out.xls", "a .csv or a .parquet file")):
+    for out, said in (
+        (tmp_path / "file" / "out.json", "cannot write"),
+        (tmp_path / "out.xls", "a .csv or a .parquet file"),
+    ):
         name = "table" if out.suffix == ".xls" else "otel"
         done = command("export", everything[1], "--to", name, "--out", out)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)

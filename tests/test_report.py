@@ -84,7 +84,14 @@ def test_accuracy_comes_from_the_verdicts_of_an_evaluation_or_from_a_task(tmp_pa
 
 def test_lines_that_are_no_traces_are_named_and_the_rest_is_kept(tmp_path, command):
     good = drawn("spawn_join")
-    lines = [good[0].to_json(), "{broken", good[0].to_json(), '{"version": 9}', good[1].to_json(), good[2].to_json()[:50]]
+    lines = [
+        good[0].to_json(),
+        "{broken",
+        good[0].to_json(),
+        '{"version": 9}',
+        good[1].to_json(),
+        good[2].to_json()[:50],
+    ]
     file = tmp_path / "traces.jsonl"
     file.write_text("\n".join(lines))
     done = command("report", file, "--out", tmp_path / "r.html")
@@ -102,7 +109,8 @@ def test_what_cannot_be_reported_is_one_line_and_leaves_no_file(tmp_path, comman
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     (tmp_path / "folder").mkdir()
     cases = {
-        "missing": "no run", "empty.jsonl": "it is empty", "other.jsonl": "not a trace of version", "folder": "no traces.jsonl",
+        "missing": "no run", "empty.jsonl": "it is empty", "other.jsonl": "not a trace of version",
+        "folder": "no traces.jsonl",
     }  # fmt: skip
     for name, said in cases.items():
         done = command("report", tmp_path / name, "--out", tmp_path / "r.html")
@@ -132,7 +140,9 @@ def test_without_plotly_a_report_says_what_to_install(tmp_path, command, monkeyp
     from importlib.util import find_spec
 
     file = write(tmp_path / "good.jsonl", drawn("spawn_join"))
-    monkeypatch.setattr("parallel_reason.viewer.page.find_spec", lambda name: None if name == "plotly" else find_spec(name))
+    monkeypatch.setattr(
+        "parallel_reason.viewer.page.find_spec", lambda name: None if name == "plotly" else find_spec(name)
+    )
     done = command("report", file, "--out", tmp_path / "r.html")
     assert (done.returncode, done.stderr) == (1, "error: charts need plotly: pip install 'parallel-reason[report]'\n")
     assert command("show", file, 0, "--html", tmp_path / "t.html").returncode == 0

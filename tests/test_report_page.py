@@ -67,7 +67,7 @@ def test_a_trace_is_reached_by_a_click_and_two_runs_stand_side_by_side(browser, 
 
 
 def test_all_is_reached_by_keyboard(browser, report):
-    out, traces = report
+    out, _ = report
     with opened(browser, out) as page:
         page.keyboard.press("/")
         page.keyboard.type("multiverse problem 0")
@@ -88,7 +88,9 @@ def test_all_is_reached_by_keyboard(browser, report):
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.className") == "words"
         page.keyboard.press("n")
-        page.wait_for_function("() => !location.hash.includes('a=') && document.querySelector('h2').textContent != 'multiverse problem 0'")
+        page.wait_for_function(
+            "() => !location.hash.includes('a=') && document.querySelector('h2').textContent != 'multiverse problem 0'"
+        )
         page.keyboard.press("u")
         page.wait_for_selector(".summary")
         page.keyboard.press("?")
@@ -106,7 +108,9 @@ def test_the_page_spells_every_thread_as_it_was_and_marks_what_it_should(browser
             name = page.locator(".lanes .name").nth(row)
             thread = trace.thread(name.locator(".label").inner_text())
             name.click()
-            page.wait_for_function(f"() => document.querySelector('.thread-head h3').textContent.startsWith('Thread {thread.label} ')")
+            page.wait_for_function(
+                f"() => document.querySelector('.thread-head h3').textContent.startsWith('Thread {thread.label} ')"
+            )
             for origin in ("prompt", "sampled", "injected", "copied"):
                 own = "".join(page.locator(f".words .w.{origin}").all_text_contents())
                 spans = [span.ids for span in thread.spans if span.origin == origin]

@@ -48,7 +48,9 @@ def test_the_clock_of_steps_ends_at_the_critical_path_and_nothing_starts_before_
     assert places[0][-1] == ledger_of(trace).critical_path_tokens
     for number, thread in enumerate(trace.threads):
         assert starts[number] <= places[number][0]
-        for (span, here), after in zip(zip(thread.spans, places[number], strict=False), places[number][1:], strict=True):
+        for (span, here), after in zip(
+            zip(thread.spans, places[number], strict=False), places[number][1:], strict=True
+        ):
             assert after >= here + (len(span.ids) if span.origin == "sampled" else 0)
         for fork in thread.forks:
             for child in fork.children:

@@ -12,7 +12,8 @@ from parallel_reason.viewer import TokenTexts
 from tests.chains import chain_engine
 
 DIALECTS = sorted(CHAINS)
-NASTY = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> \u202eflip\u202c \x00 &amp;"
+OWNED = "document.title='owned'"
+NASTY = f'</script><script>{OWNED}</script><img src=x onerror="{OWNED}"> \u202eflip\u202c \x00 &amp;'
 
 
 @cache
@@ -45,11 +46,9 @@ def texts_of(dialect):
 
 def nasty(text=NASTY, **fields):
     """A trace in which every text that a model or a user can write is ``text``."""
-    root = Thread(
-        label="0", status="failed", stop_reason=text, text=text, malformed=[],
-        spans=[Span(ids=[1], origin="prompt"), Span(ids=[2, 3], origin="sampled", logprobs=[float("-inf"), float("nan")])],
-        forks=[Fork(at=2, join_rule="graft", children=[1])],
-    )  # fmt: skip
+    odd = Span(ids=[2, 3], origin="sampled", logprobs=[float("-inf"), float("nan")])
+    spans, fork = [Span(ids=[1], origin="prompt"), odd], Fork(at=2, join_rule="graft", children=[1])
+    root = Thread(label="0", status="failed", stop_reason=text, text=text, spans=spans, forks=[fork])
     child = Thread(label="0.0", parent=0, status="cancelled", stop_reason=text, text=text)
     threads = [root, child]
     given = {"prompt": text, "task": text, "answer": text, "errors": [text], "model": text, "dialect": text, "id": text}

@@ -62,7 +62,9 @@ def figures(samples: Sequence[Counted]) -> list[Figure]:
         Figure("acceleration of sums", counts.acceleration_of_sums, digits=2, help="all sampled / all critical paths"),
         _mean("mean acceleration", "mean of the traces' ratios", groups, lambda one: one.ledger.acceleration, digits=2),
         _share("forked", "traces with a fork", groups, lambda one: one.ledger.forks > 0),
-        _share("malformed", "traces with a fork that could not be read", groups, lambda one: one.ledger.malformed_forks > 0),
+        _share(
+            "malformed", "traces with a fork that could not be read", groups, lambda one: one.ledger.malformed_forks > 0
+        ),
         Figure("cached", counts.cached_share, percent=True, help="of prefilled tokens, from the prefix cache"),
     ]
 

@@ -87,7 +87,9 @@ def _steps(thread: Thread, paths: Sequence[int]) -> list[_Step]:
     """What moves the clock of a thread besides its own tokens, in order."""
     own = _own(thread)
     forks = [_Step(fork.at, fork, joins=False) for fork in thread.forks if fork.waited]
-    joins = [_Step(fork.joined_at, fork, joins=True) for fork in thread.forks if fork.waited and fork.joined_at is not None]
+    joins = [
+        _Step(fork.joined_at, fork, joins=True) for fork in thread.forks if fork.waited and fork.joined_at is not None
+    ]
     steps = sorted([*forks, *joins], key=lambda step: step.place)
     waited, started = 0, {}
     for step in steps:

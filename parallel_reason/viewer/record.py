@@ -131,7 +131,9 @@ def _thread(thread: Thread, lane: Lane, texts: TokenTexts | None) -> dict[str, A
         "why": clip(thread.stop_reason, 400).text,
         "n": thread.tokens("sampled"),
         "t": [round(lane.started_s, 6), round(lane.ended_s, 6)],
-        "ph": [[phase.kind[0], round(phase.started_s, 6), round(phase.ended_s, 6), phase.span] for phase in lane.phases],
+        "ph": [
+            [phase.kind[0], round(phase.started_s, 6), round(phase.ended_s, 6), phase.span] for phase in lane.phases
+        ],
         "q": [round(thread.queued_s, 6), round(thread.running_s, 6), round(thread.waiting_s, 6)],
         "pf": [thread.prefilled_tokens, thread.cached_tokens, thread.recomputed_tokens],
         "s": spans,

@@ -44,7 +44,10 @@ class TokenTexts:
             whole = self._text(ids)
             if plain == whole and not any(pair in self.pairs for pair in pairwise(ids)):
                 return None
-            if "".join([self.texts[token] for token in ids[:1]] + [self._after(*pair) for pair in pairwise(ids)]) == whole:
+            if (
+                "".join([self.texts[token] for token in ids[:1]] + [self._after(*pair) for pair in pairwise(ids)])
+                == whole
+            ):
                 return None
         stream = TextStream(self.tokenizer)
         stream.add([] if self._anchor is None else [self._anchor])

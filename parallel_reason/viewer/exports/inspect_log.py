@@ -84,7 +84,13 @@ def _events(trace: Trace, texts: TokenTexts | None) -> Iterator[dict[str, Any]]:
     for number, (thread, lane) in enumerate(zip(trace.threads, lanes(trace.threads), strict=True)):
         span = f"{trace.id}/{thread.label}"
         above = None if thread.parent is None else f"{trace.id}/{trace.threads[thread.parent].label}"
-        begin = {"event": "span_begin", "id": span, "parent_id": above, "type": "agent", "name": f"thread {thread.label}"}
+        begin = {
+            "event": "span_begin",
+            "id": span,
+            "parent_id": above,
+            "type": "agent",
+            "name": f"thread {thread.label}",
+        }
         timed.append((lane.started_s, number, _at(trace, begin, lane.started_s, span)))
         sampled = [one for one in thread.spans if one.origin == "sampled" and one.ids]
         for one in sampled:
