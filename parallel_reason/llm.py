@@ -19,9 +19,19 @@ from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
+from parallel_reason.fleet import Fleet
 from parallel_reason.loop import BackgroundLoop
-from parallel_reason.runtime.arguments import AnyLimits, AnySampling, OnTrace, RunOptions, StreamOptions, sampling_of
+from parallel_reason.runtime.arguments import (
+    AnyChat,
+    AnyLimits,
+    AnySampling,
+    OnTrace,
+    RunOptions,
+    StreamOptions,
+    sampling_of,
+)
 from parallel_reason.runtime.events import Event
+from parallel_reason.runtime.program import Program
 from parallel_reason.runtime.prompts import Prompt, as_prompts
 from parallel_reason.runtime.session import Session
 from parallel_reason.trace import Message, Trace
@@ -36,11 +46,18 @@ class ParallelLLM:
     it any more, or at the end of the program.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        fleet: Fleet | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         """Load a model. Ctrl-C gives the start up.
 
         Args:
             model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
+            fleet: several engines on Ray in place of one here, such as ``Fleet(engines=4)``.
             options: those of `Session.start`: ``dialect``, ``dialect_options``, ``engine``, ``limits``,
                 ``traces_at_once``, and the engine's own, such as ``context=4096``.
 
@@ -50,7 +67,7 @@ class ParallelLLM:
         self._loop = BackgroundLoop()
         self._owner: ParallelLLM | None = None
         try:
-            self.session = self._loop.wait(Session.start(model, **options))
+            self.session: Session = self._loop.wait(_started(model, fleet, options))
         except BaseException:
             self._loop.end()
             raise
@@ -111,6 +128,36 @@ class ParallelLLM:
         with _progress_bar(total, options.get("on_trace")) as on_trace:
             options["on_trace"] = on_trace
             return self._loop.wait(self.session.run(prompts, sampling, limits, **options))
+
+    def run(
+        self,
+        program: Program,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """Run a program, an async function of a thread, on prompts; see `Session.run_program`.
+
+        It runs on the engine's event loop: what takes long in it, and does not await, stops all traces.
+        """
+        return self._loop.wait(self.session.run_program(program, prompts, sampling, limits, **options))
+
+    async def arun(
+        self,
+        program: Program,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """`run` for asyncio programs and notebooks; cancelling it frees all it holds."""
+        work = self.session.run_program(program, prompts, sampling, limits, **options)
+        return await asyncio.wrap_future(self._loop.submit(work))
+
+    def ask(self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None) -> str:
+        """What the model answers to chat messages, or to a text as one message of the user; see `Session.ask`."""
+        return self._loop.wait(self.session.ask(messages, sampling, chat=chat))
 
     def chat(
         self,
@@ -213,9 +260,11 @@ class ParallelLLM:
         """Whether the engine holds no KV for any request."""
         return self._loop.wait(self.session.kv_is_free())
 
-    def circumstances(self, sampling: AnySampling | None = None, limits: AnyLimits | None = None) -> dict[str, Any]:
+    def circumstances(
+        self, sampling: AnySampling | None = None, limits: AnyLimits | None = None, *, program: Program | None = None
+    ) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
-        return self.session.circumstances(sampling, limits)
+        return self.session.circumstances(sampling, limits, program=program)
 
     def run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's event loop, such as one that uses ``llm.session``, and wait for it."""
@@ -252,6 +301,16 @@ class ParallelLLM:
                 put(None)
 
         return self._loop.submit(forward())
+
+
+async def _started(
+    model: str | os.PathLike[str] | None, fleet: Fleet | dict[str, Any] | None, options: dict[str, Any]
+) -> Session:
+    if fleet is None:
+        return await Session.start(model, **options)
+    from parallel_reason.fleet.session import FleetSession
+
+    return await FleetSession.start(model, fleet=fleet, **options)
 
 
 def _end(loop: BackgroundLoop, session: Session) -> None:

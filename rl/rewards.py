@@ -1,4 +1,4 @@
-"""Rewards composed of named parts, each of which is logged apart. A part is a pure function of a rollout.
+"""Rewards composed of named parts, each of which is logged apart. All but a user's own are pure functions of a rollout.
 
 Token counts are the ledger's: T, all that the model sampled, and C, the critical path.
 """
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from parallel_reason import Trace
 from parallel_reason.record import FrozenRecord
+from rl.reward_function import Function
 
 
 class Correctness(FrozenRecord):
@@ -98,7 +99,8 @@ class CriticalPath(FrozenRecord):
 
 
 Part = Annotated[
-    Correctness | Format | Parallelism | Alternating | TotalTokens | CriticalPath, Field(discriminator="kind")
+    Correctness | Format | Parallelism | Alternating | TotalTokens | CriticalPath | Function,
+    Field(discriminator="kind"),
 ]
 
 

@@ -46,7 +46,10 @@ class RolloutSource:
 
     Attributes:
         sampling: ``n`` is the size of a group; ``seed`` that of the first batch.
+        staleness: how many batches old the weights may be that sampled a batch: 0, they are the newest.
     """
+
+    staleness = 0
 
     def __init__(
         self,
@@ -83,7 +86,14 @@ class RolloutSource:
         Args:
             batch: its number, from 0; it decides which problems these are, and the noise.
         """
-        problems = [problem for _, problem in itertools.islice(self._from(batch * groups), groups)]
+        return self.run(batch, self.problems(batch, groups))
+
+    def problems(self, batch: int, groups: int) -> list[TaskProblem]:
+        """Those of a batch; asked for in ascending order."""
+        return [problem for _, problem in itertools.islice(self._from(batch * groups), groups)]
+
+    def run(self, batch: int, problems: list[TaskProblem]) -> list[list[Rollout]]:
+        """A batch of rollouts of its problems; several may run at once."""
         sampling = self.sampling.model_copy(update={"seed": (self.sampling.seed or 0) + batch})
         keys = [problem.key for problem in problems]
         with ExitStack() as stack:

@@ -24,7 +24,7 @@ class CountdownTeacher(FrozenRecord):
         children: written out in each trace.
         error_rate: probability of an injected error, found by the text after it, where values are near.
         hard_negative_steps: the last steps, on the children that come nearest to a false match.
-        least_spawned: below 1, parents spawn some of the first steps, at random; see `Teacher`.
+        least_spawned: below 1, parents spawn in waves of random size; see `Teacher`.
     """
 
     kind: Literal["countdown_teacher"] = "countdown_teacher"

@@ -5,6 +5,7 @@ solution returns all three steps; the parent copies the first result. It may als
 first steps, and only when none of them led to a solution some of those that are left.
 """
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -38,8 +39,8 @@ class Teacher:
         children: how many children of a trace are written out at most, up to half of them with a result.
         error_rate: probability of an injected error where values are near; see `write_search`.
         hard_negatives: whether the children without a result are those that come nearest to a false match, or random.
-        least_spawned: each wave spawns every first step that is left with a probability that is drawn for this wave,
-            from this one up to 1. At 1 there is one wave, of all.
+        least_spawned: each wave spawns the next of the first steps that are left, a share of them that is drawn for
+            this wave, from this one up to 1. At 1 there is one wave, of all.
     """
 
     dialect: SpawnJoin
@@ -85,12 +86,9 @@ class Teacher:
             return [lessons]
         waves, left = [], lessons
         while left:
-            probability = rng.uniform(self.least_spawned, 1)
-            wave = [lesson for lesson in left if rng.random() < probability] or [rng.choice(left)]
-            waves.append(wave)
-            if any(lesson.result for lesson in wave):
-                break
-            left = [lesson for lesson in left if lesson not in wave]
+            count = math.ceil(rng.uniform(self.least_spawned, 1) * len(left))
+            waves.append(left[:count])
+            left = [] if any(lesson.result for lesson in left[:count]) else left[count:]
         return waves
 
     def _written_out(self, solved: list[Lesson], failed: list[Lesson], rng: random.Random) -> list[Lesson]:

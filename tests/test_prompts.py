@@ -63,10 +63,10 @@ def prompt_file(tmp_path, **fields):
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_prompt_renders_with_its_problem_and_names_a_dialect(name):
+def test_a_prompt_renders_with_its_problem_and_names_its_dialect(name):
     template = load(name)
     assert template.name == name
-    assert template.dialect in known()
+    assert template.dialect is None or template.dialect in known()
     said = template.render("What is 6 * 7?")
     text = said if isinstance(said, str) else "".join(message["content"] for message in said)
     assert text.count("What is 6 * 7?") == 1

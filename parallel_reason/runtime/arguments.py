@@ -10,14 +10,18 @@ from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prepared import dialect_of
 from parallel_reason.runtime.chat import ChatOptions
+from parallel_reason.runtime.prompts import TemplateName
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
 
 AnySampling = SamplingParams | dict[str, Any]
 AnyLimits = Limits | dict[str, Any]
 AnyChat = ChatOptions | dict[str, Any]
-TemplateName = str | os.PathLike[str]
 OnTrace = Callable[[Trace], None]
+
+
+# What a person writes may fork more than what a model writes.
+OF_PROGRAMS = {"forks": 1_000_000, "depth": 64, "children": 100_000}
 
 
 class StreamOptions(TypedDict, total=False):
@@ -54,6 +58,18 @@ def limits_of(given: AnyLimits | None, default: Limits) -> Limits:
         InputError: something else.
     """
     return default if given is None else Limits.from_caller("limits", given)
+
+
+def limits_of_program(given: AnyLimits | None, default: Limits) -> Limits:
+    """The bounds of a trace that a program makes: `OF_PROGRAMS` where nobody gave that field.
+
+    Raises:
+        InputError: as `limits_of`.
+    """
+    limits = limits_of(given, default)
+    return limits.model_copy(
+        update={key: value for key, value in OF_PROGRAMS.items() if key not in limits.model_fields_set}
+    )
 
 
 def check_traces_at_once(given: int) -> None:

@@ -56,8 +56,8 @@ class DealtAllotments:
 
     def __init__(self, total: Allotment, children: int) -> None:
         """Deal ``total`` out evenly; the first children get what is over."""
-        tokens = [None] * children if total.tokens is None else _even(total.tokens, children)
-        forks = _even(total.forks, children)
+        tokens = [None] * children if total.tokens is None else even(total.tokens, children)
+        forks = even(total.forks, children)
         self.each = [Allotment(*both) for both in zip(tokens, forks, strict=True)]
         self._ended: set[int] = set()
         self._waiting: dict[int, tuple[Bound, asyncio.Future[bool]]] = {}
@@ -105,7 +105,7 @@ class DealtAllotments:
             if asking and left:
                 for child in self._ended:
                     setattr(self.each[child], bound, 0)
-                for (child, dealt), part in zip(asking, _even(left, len(asking)), strict=True):
+                for (child, dealt), part in zip(asking, even(left, len(asking)), strict=True):
                     if part:
                         setattr(self.each[child], bound, part)
                         dealt.set_result(True)
@@ -114,6 +114,6 @@ class DealtAllotments:
             dealt.set_result(False)
 
 
-def _even(total: int, parts: int) -> list[int]:
+def even(total: int, parts: int) -> list[int]:
     """A total in equal parts, the first ones larger by one where it does not divide."""
     return [total // parts + (number < total % parts) for number in range(parts)]

@@ -1,5 +1,6 @@
 """What a caller may give as a prompt, and how it becomes token ids."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -8,14 +9,15 @@ from typing import Any, cast
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
-from parallel_reason.prompts import PromptTemplate
+from parallel_reason.prompts import PromptTemplate, load
 from parallel_reason.runtime.chat import ChatOptions, templated
 from parallel_reason.text import decode
 from parallel_reason.trace import Message
 
-__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "render"]
+__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "encoded", "render", "render_all"]
 
 Prompt = str | list[int] | list[Message]
+TemplateName = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,25 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def render_all(
+    prompts: list[Prompt],
+    engine: Engine,
+    limits: Limits,
+    dialect: str,
+    template: TemplateName | None,
+    chat: ChatOptions | dict[str, Any] | None,
+) -> list[RenderedPrompt]:
+    """Prompts as `render` makes them, of what a caller gave.
+
+    Args:
+        dialect: in which a template will be used.
+        template: the name or the file of a prompt of `parallel_reason.prompts`.
+    """
+    loaded = None if template is None else load(template, dialect=dialect)
+    options = None if chat is None else ChatOptions.from_caller("chat", chat)
+    return [render(one, engine, limits, template=loaded, chat=options) for one in prompts]
+
+
 def render(
     prompt: Prompt,
     engine: Engine,
@@ -80,7 +101,7 @@ def render(
     elif chat is not None and isinstance(prompt, str) and prompt.strip():
         prompt = [{"role": "user", "content": prompt}]
     if isinstance(prompt, str):
-        rendered = RenderedPrompt(prompt, _encoded(prompt, engine) if prompt.strip() else [])
+        rendered = RenderedPrompt(prompt, encoded(prompt, engine) if prompt.strip() else [])
     elif isinstance(prompt, list) and all(isinstance(item, Integral) and not isinstance(item, bool) for item in prompt):
         if chat is not None and prompt:
             raise InputError("chat options go with chat messages or a text, not with token ids")
@@ -116,7 +137,7 @@ def _filled(
     return prompt, chat.model_copy(update={"chat_template_kwargs": merged}), template.suffix
 
 
-def _encoded(text: str, engine: Engine, **options: Any) -> list[int]:
+def encoded(text: str, engine: Engine, **options: Any) -> list[int]:
     """A text as token ids; its special tokens count as text of the prompt, and its begin of sentence is not doubled."""
     try:
         text.encode()
@@ -149,4 +170,4 @@ def _chat(messages: list[Message], engine: Engine, chat: ChatOptions, suffix: st
     text = templated(messages, engine, chat)
     written = suffix.strip() and text.rstrip().endswith(suffix.strip())  # some templates write <think> themselves
     text += "" if written else suffix
-    return RenderedPrompt(text, _encoded(text, engine, add_special_tokens=False), messages)
+    return RenderedPrompt(text, encoded(text, engine, add_special_tokens=False), messages)

@@ -1,6 +1,7 @@
 """A live thread together with what it uses on an engine while it runs."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from parallel_reason.engines.admission import ThreadBlocks, TraceBlocks
@@ -32,6 +33,15 @@ class HeldKV:
     def fork(self, shares_prefix: bool) -> "HeldKV":
         """What a child starts with; the parent keeps it until the child has ended."""
         return HeldKV(self.handles if shares_prefix else ())
+
+    def copy(self, tokens: int) -> "HeldKV":
+        """Handles of its own on the first so many tokens."""
+        parts, left = [], tokens
+        for handle in self.handles:
+            if left > 0:
+                parts.append(handle[: min(left, len(handle))])
+                left -= len(handle)
+        return HeldKV(tuple(parts), parts, self.missing)
 
     def hold(self, handle: KVHandle) -> None:
         """Hold KV in one handle, instead of what it held."""
@@ -152,25 +162,30 @@ class RunningThread:
         Args:
             born: how many tokens the parent saw when it forked.
         """
-        for child in self.children:
+        self.take_over(self.children, rule, born, blocks)
+        if self.children and (dealer := self.children[0].dealer) is not None:
+            rest = dealer.rest()
+            self.left.tokens, self.left.forks = rest.tokens, rest.forks
+        self.children = []
+
+    def take_over(self, children: "Sequence[RunningThread]", rule: JoinRule, born: int, blocks: TraceBlocks) -> None:
+        """Take over the KV and the blocks of children that are joined; see `join_children`."""
+        for child in children:
             child.trim_kv()
-        ran = [child for child in self.children if child.live.ran]
-        if rule == "relinearise" and ran and ran[0] is self.children[0]:
+        ran = [child for child in children if child.live.ran]
+        if rule == "relinearise" and ran and ran[0] is children[0]:
             self.kv.handles = ran[0].kv.handles
+            self.kv.missing = ran[0].kv.missing
         if rule == "graft" and ran:
             self.kv.missing = any(child.kv.missing or len(child.kv) < len(child.live.view) for child in ran)
             for child in ran:
                 self.kv.handles += child.kv.part(born, len(child.live.view))
-        for child in self.children:
+        for child in children:
             if rule == "message":
                 child.kv.release()
                 blocks.give_back(child.blocks)
             self.kv.take_over(child.kv)
             self.blocks.borrowed += child.blocks.blocks + child.blocks.borrowed
-        if self.children and (dealer := self.children[0].dealer) is not None:
-            rest = dealer.rest()
-            self.left.tokens, self.left.forks = rest.tokens, rest.forks
-        self.children = []
 
     def below(self) -> "list[RunningThread]":
         """It and all threads below it that run. Without recursion."""

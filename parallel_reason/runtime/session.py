@@ -4,9 +4,9 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from weakref import WeakSet
 
 from parallel_reason import dialects
@@ -16,25 +16,28 @@ from parallel_reason.engines import early_tokenizer
 from parallel_reason.engines import start as start_engine
 from parallel_reason.engines.base import Engine
 from parallel_reason.engines.checks import check_sampling
-from parallel_reason.errors import CallbackError, EngineError, InputError
+from parallel_reason.errors import EngineError, InputError
 from parallel_reason.limits import Limits
-from parallel_reason.prompts import load as load_prompt
 from parallel_reason.runtime.arguments import (
     AnyChat,
     AnyLimits,
     AnySampling,
     OnTrace,
-    TemplateName,
+    RunOptions,
     check_traces_at_once,
     chosen_dialect,
     limits_of,
+    limits_of_program,
     sampling_of,
 )
-from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event, TraceFinished
 from parallel_reason.runtime.live_thread import records
-from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
+from parallel_reason.runtime.program import Program, one_answer, started_by
+from parallel_reason.runtime.program_name import check_program, made_by
+from parallel_reason.runtime.program_run import ProgramRun
+from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, TemplateName, as_prompts, render_all
 from parallel_reason.runtime.run import TraceRun
+from parallel_reason.runtime.samples import run_samples
 from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace, tally
@@ -138,7 +141,8 @@ class Session:
         """
         if self._closed:
             raise EngineError("the session was closed; start another one")
-        other = Session(self.engine, dialects.bind(dialect, self.engine.tokenizer, **options), limits=self.limits)
+        bound = dialects.bind(dialect, self.engine.tokenizer, **options)
+        other = type(self)(self.engine, bound, limits=self.limits)
         other._slots = self._slots
         other._owns_engine = False
         self._others.add(other)
@@ -180,35 +184,64 @@ class Session:
             EngineError: the session was closed.
             CallbackError: ``on_trace`` raised; it has the traces.
         """
-        sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        options = RunOptions(prompt=prompt, chat=chat, tasks=tasks, skip=skip, on_trace=on_trace)
+        return await self._run(None, prompts, sampling_of(sampling), limits_of(limits, self.limits), options)
+
+    async def run_program(
+        self,
+        program: Program,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        **options: Unpack[RunOptions],
+    ) -> list[Trace]:
+        """Run a program on prompts; see `parallel_reason.runtime.program`.
+
+        Args:
+            program: an async function of a `ProgramThread`; what it returns is the answer of the trace.
+            sampling: of every thread, unless a call gives its own.
+            limits: bounds of each trace; those of the fields ``forks``, ``depth`` and ``children`` that nobody gave are
+                wider than for a model.
+            options: those of `run`, which says the rest.
+
+        Raises:
+            InputError: ``program`` is no function; and as `run`.
+        """
+        check_program(program, options, RunOptions)
+        bounds = limits_of_program(limits, self.limits)
+        return await self._run(program, prompts, sampling_of(sampling), bounds, options)
+
+    async def ask(self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None) -> str:
+        """What the model answers to chat messages, or to a text, as one message of the user; no dialect forks.
+
+        Raises:
+            InputError: as `run`.
+            EngineError: the engine failed.
+        """
+        [trace] = await self.run_program(one_answer, [messages], sampling, chat={} if chat is None else chat)
+        if trace.status in ("failed", "cancelled"):
+            raise EngineError(f"no answer: {trace.stop_reason}")
+        return trace.text
+
+    async def _run(
+        self,
+        program: Program | None,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: SamplingParams,
+        limits: Limits,
+        options: RunOptions,
+    ) -> list[Trace]:
+        """Run all samples of all prompts, by a program or by the dialect; see `run`."""
         check_sampling(sampling, self.engine)
-        rendered = self._rendered(as_prompts(prompts), limits, prompt, chat)
-        if tasks is not None and len(tasks) != len(rendered):
-            raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
-        failures: list[BaseException] = []
+        dialect = self.dialect.name if program is None else "none"
+        rendered = render_all(
+            as_prompts(prompts), self.engine, limits, dialect, options.get("prompt"), options.get("chat")
+        )
 
-        async def one(number: int, sample: int, group: str) -> Trace:
-            task = tasks[number] if tasks is not None else None
-            trace = await self._trace(
-                rendered[number], sampling, limits, task=task, prompt_index=number, sample=sample, group=group
-            )
-            if on_trace is not None:
-                try:
-                    on_trace(trace)
-                except Exception as error:  # the caller's own code must not end the other traces
-                    failures.append(error)
-            return trace
+        def make(number: int, **identity: Any) -> Coroutine[Any, Any, Trace]:
+            return self._trace(rendered[number], sampling, limits, program=program, prompt_index=number, **identity)
 
-        def samples() -> Iterator[tuple[int, int, str]]:
-            for number, each in enumerate(rendered):
-                group = uuid.uuid4().hex
-                name = tasks[number] if tasks is not None else each.text
-                yield from ((number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip)
-
-        traces = await self._call(_gathered(one, samples(), self._slots))
-        if failures:
-            raise CallbackError(traces, failures)
-        return traces
+        return await self._call(run_samples(make, [each.text for each in rendered], sampling.n, self._slots, options))
 
     async def stream(
         self,
@@ -232,7 +265,7 @@ class Session:
         check_sampling(sampling, self.engine)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        (rendered,) = self._rendered([problem], limits, prompt, chat)
+        (rendered,) = render_all([problem], self.engine, limits, self.dialect.name, prompt, chat)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
         async def run() -> None:
@@ -251,6 +284,16 @@ class Session:
         finally:
             running.cancel()
             await asyncio.wait([running])
+
+    async def run_rendered(
+        self, prompt: RenderedPrompt, sampling: SamplingParams, limits: Limits, *, id: str, **options: Any
+    ) -> Trace:
+        """One trace under a given id, of a prompt that was rendered and checked before; for faces over many sessions.
+
+        Args:
+            options: ``sample``, ``emit``, and further fields of `Trace`.
+        """
+        return await self._call(self._trace(prompt, sampling, limits, id=id, **options))
 
     async def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]`` under the model at temperature 1, each given all ids before it, [tokens - 1]."""
@@ -279,15 +322,17 @@ class Session:
         """Whether the engine holds no KV for any request."""
         return await self._call(self.engine.kv_is_free())
 
-    def circumstances(self, sampling: AnySampling | None = None, limits: AnyLimits | None = None) -> dict[str, Any]:
+    def circumstances(
+        self, sampling: AnySampling | None = None, limits: AnyLimits | None = None, *, program: Program | None = None
+    ) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
+        own = {"dialect": self.dialect.name, "dialect_options": self._dialect_options}
         return {
             "model": self.engine.model,
             "engine": self.engine.name,
-            "dialect": self.dialect.name,
-            "dialect_options": self._dialect_options,
+            **(own if program is None else made_by(program)),
             "sampling": sampling_of(sampling),
-            "limits": limits_of(limits, self.limits),
+            "limits": (limits_of if program is None else limits_of_program)(limits, self.limits),
         }
 
     async def close(self) -> None:
@@ -315,28 +360,23 @@ class Session:
     ) -> None:
         await self.close()
 
-    def _rendered(
-        self, prompts: list[Prompt], limits: Limits, prompt: TemplateName | None, chat: AnyChat | None
-    ) -> list[RenderedPrompt]:
-        template = None if prompt is None else load_prompt(prompt, dialect=self.dialect.name)
-        options = None if chat is None else ChatOptions.from_caller("chat", chat)
-        return [render(one, self.engine, limits, template=template, chat=options) for one in prompts]
-
     async def _trace(
         self,
         prompt: RenderedPrompt,
         sampling: SamplingParams,
         limits: Limits,
         *,
+        id: str | None = None,
         sample: int = 0,
         emit: Callable[[Event], None] | None = None,
+        program: Program | None = None,
         **identity: Any,
     ) -> Trace:
         """Run one trace, and record under which circumstances."""
-        trace_id, started = uuid.uuid4().hex, time.time()
-        run = TraceRun(
-            self.engine, self.dialect, sampling, limits, id=trace_id, prompt=prompt.ids, sample=sample, emit=emit
-        )
+        trace_id, started = id or uuid.uuid4().hex, time.time()
+        what = self.engine, self.dialect, sampling, limits
+        how: dict[str, Any] = {"id": trace_id, "prompt": prompt.ids, "sample": sample, "emit": emit}
+        run = TraceRun(*what, **how) if program is None else ProgramRun(started_by(program), prompt.text, *what, **how)
         self._runs[trace_id] = run
         try:
             result = await run.run()
@@ -355,7 +395,7 @@ class Session:
             answer=result.answer,
             errors=result.errors,
             ledger=tally(threads, result.wall_s, result.first_token_s, result.kv_blocks),
-            **self.circumstances(sampling, limits),
+            **self.circumstances(sampling, limits, program=program),
             **identity,
         )
 
@@ -375,19 +415,3 @@ class Session:
             raise
         finally:
             self._calls.discard(task)
-
-
-async def _gathered(
-    work: Callable[..., Coroutine[Any, Any, T]], arguments: Iterable[tuple[Any, ...]], slots: asyncio.Semaphore
-) -> list[T]:
-    """``work`` on all arguments, which are taken one by one as slots are free; if this is cancelled, so is the work."""
-    tasks = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in arguments:
-                await slots.acquire()
-                tasks.append(group.create_task(work(*each)))
-                tasks[-1].add_done_callback(lambda _: slots.release())
-    except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

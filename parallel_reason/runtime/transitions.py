@@ -209,6 +209,66 @@ def join(thread: LiveThread, joined: LiveFork) -> None:
     thread.joins += 1
 
 
+def join_some(
+    thread: LiveThread, waiting: Sequence[LiveFork], chosen: Sequence[LiveThread], rule: JoinRule, now: float = 0.0
+) -> None:
+    """Join some children of forks that a thread waits for, and none of the others.
+
+    Those that a rule lets it see become one fork of their own: what a thread sees after a fork is all its children.
+    It begins where the thread stands now, which has seen nothing new since it forked.
+
+    Args:
+        waiting: forks that it waits for, or beside which it went on; it saw nothing new since the former.
+        chosen: in the order in which they are joined, with all of a fork joined by ``message``.
+        rule: ``message`` for forks beside which it went on.
+    """
+    place = len(thread.spans)
+    if rule == "message" or not chosen:
+        for fork in waiting:
+            _wait_for(thread, fork, None if len(waiting) == 1 and fork.at == place else place)
+            join(thread, fork)
+        return
+    whole = len(waiting) == 1 and waiting[0].at == place and waiting[0].children == list(chosen)
+    joined = waiting[0] if whole else LiveFork(place, rule, shares_prefix=True, joined_at=place, children=list(chosen))
+    joined.join_rule = rule
+    if not whole:
+        for fork in waiting:
+            fork.children = [child for child in fork.children if child not in chosen]
+            _wait_for(thread, fork, place)
+            join(thread, fork)
+            if not fork.children:
+                thread.forks.remove(fork)
+        thread.forks.append(joined)
+    join(thread, joined)
+
+
+def pass_by(thread: LiveThread, fork: LiveFork, now: float = 0.0) -> None:
+    """Note that a thread waited for all that the children of a fork did so far, and has not joined them yet."""
+    _wait_for(thread, fork, len(thread.spans))
+    thread.critical_path = max([thread.critical_path, *(child.critical_path for child in fork.children)])
+    mark(thread, now)
+
+
+def mark(thread: LiveThread, now: float = 0.0) -> None:
+    """Separate what a thread did before from what it does next by an empty span."""
+    thread.spans.append(Span(ids=[], origin="injected", started_s=now, ended_s=now))
+
+
+def has_computed(thread: LiveThread, tokens: int) -> None:
+    """Note that at least the first so many tokens that a thread sees have KV."""
+    thread.computed = max(thread.computed, tokens)
+
+
+def has_no_more(thread: LiveThread, tokens: int) -> None:
+    """Note that of the KV of a thread only that of the first so many tokens is of what it sees."""
+    thread.computed = min(thread.computed, tokens)
+
+
+def _wait_for(thread: LiveThread, fork: LiveFork, place: int | None) -> None:
+    fork.waited = True
+    fork.joined_at = place if fork.joined_at is None else fork.joined_at
+
+
 def end(thread: LiveThread, status: Status, reason: str) -> None:
     """Record how a thread ended; the first end counts."""
     if thread.status is None:

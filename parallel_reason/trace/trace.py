@@ -133,6 +133,12 @@ class Trace(Record):
         """One line of JSON, without loss; `from_json` of `parallel_reason.trace` reads it back."""
         return self.model_dump_json()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its timeline and text. The package knows who draws it; records do not."""
+        import parallel_reason
+
+        return parallel_reason.trace_html(self)
+
     def __repr__(self) -> str:
         """One short line; ``to_json`` has everything."""
         return (
