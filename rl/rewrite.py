@@ -46,7 +46,7 @@ class RewriteConfig(FrozenRecord):
         pipeline: whose stages and dialect.
         train_model: a folder or Hub id; the traces are in its tokens, after its chat template.
         prompt: under which it will be asked, a name or a file; the one that was published with the dialect if None.
-        model, engine, engine_options: what rewrites. The options may be others when a run goes on.
+        model, engine, engine_options: what rewrites. The options may be others when a run goes on, such as an address.
         chat_template_kwargs: of that model, such as ``{ enable_thinking = false }``.
         sampling: of every reply; attempt number ``k`` has the seed ``seed + k``, if there is a seed.
         limits: of every reply.
@@ -93,7 +93,7 @@ async def rewrite(config: RewriteConfig) -> dict[str, Any]:
         check_integers(samples)
     pipeline = PIPELINES[config.pipeline]
     target = Target(config.train_model, pipeline.dialect, config.prompt or pipeline.dialect)
-    open_run(config.model_copy(update={"engine_options": {}}), config.out)  # an address and a key may change
+    open_run(config.model_copy(update={"engine_options": {}, "at_once": 1}), config.out)  # these two may change
     with ReplyStore(config.out / "replies.jsonl") as store, Results(config.out) as results:
         session = await Session.start(config.model, dialect="none", engine=config.engine, **config.engine_options)
         async with session:

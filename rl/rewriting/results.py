@@ -13,7 +13,7 @@ KEPT, REJECTED, SUMMARY = "kept.jsonl", "rejected.jsonl", "summary.json"
 
 
 class Results:
-    """Results of samples as they come. At the end of the run, however it ends, they replace those of an earlier one.
+    """Results of samples as they come, in files that end in ``.unfinished`` until the run has come to its end.
 
     Attributes:
         rejected, unfinished: how many samples, by reason; those on which an engine failed can be tried again.
@@ -79,5 +79,5 @@ class Results:
     ) -> None:
         self._traces.close()
         self._reasons.close()
-        for name in (KEPT, REJECTED):
+        for name in (KEPT, REJECTED) if error is None else ():
             (self._out / f"{name}.unfinished").replace(self._out / name)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -83,16 +84,24 @@ class ReplyStore:
         """
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        try:
+            self.stored = {one.question: one for one in self._whole_lines(path)}
+        except BaseException:
+            os.close(self._file)  # which ends the lock too
+            raise
+
+    def _whole_lines(self, path: Path) -> Iterator[StoredReply]:
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"another run writes {path}; wait for it, or give another folder as out") from None
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}") from None
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         os.ftruncate(self._file, len(whole))
-        lines = (_read(path, number, line) for number, line in enumerate(whole.splitlines(), 1))
-        self.stored = {one.question: one for one in lines}
+        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+            yield _read(path, number, line)
 
     def add(self, stored: StoredReply) -> None:
         """Append a line: all of it, or nothing.
