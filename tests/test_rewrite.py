@@ -184,6 +184,18 @@ def test_the_traces_train_and_pass_the_validator(run, tmp_path, model, command):
         assert losses[-1] < losses[0]
 
 
+def test_a_template_that_opens_the_reasoning_itself_has_it_opened_once(run, tmp_path, model):
+    import transformers
+
+    words = transformers.AutoTokenizer.from_pretrained(model)
+    words.chat_template = words.chat_template.replace("assistant: ", "assistant: <think>\n")
+    words.save_pretrained(tmp_path / "opens")
+    run(pipeline="threadweaver", train_model=str(tmp_path / "opens"))
+    [trace] = kept(tmp_path)
+    assert (trace.prompt + text(trace, model)).count("<think>") == 1
+    assert text(trace, model) == THREADWEAVER.removeprefix("<think>\n")
+
+
 def test_what_follows_the_reasoning_stays_as_it_is(run, tmp_path, model):
     chain = "\n".join([*LINES[:-1], "The sum is 42."])
     run(good, SAMPLE | {"reasoning": f"<think>\n{chain}\n</think>\n\nIt is \\boxed{{42}}."})
@@ -252,6 +264,8 @@ def test_a_second_attempt_may_be_better(run, tmp_path):
         ({"reasoning": SAMPLE["reasoning"] + "\n</Path>\n\\boxed{42}"}, "reasoning has a tag of the dialect"),
         ({"reasoning": SAMPLE["reasoning"] + "</think>\\boxed{7}"}, "reasoning does not end in the right answer"),
         ({"problem": "x" * 30_000}, "cannot be asked"),
+        ({"problem": "x" * 500_000}, "reasoning is too long"),
+        ({"reasoning": SAMPLE["reasoning"].replace("small", "<eos>")}, "has a special token of the model"),
         ({"reasoning": "```\n" + SAMPLE["reasoning"]}, "is not well-formed"),
     ],
 )
@@ -374,6 +388,8 @@ def test_another_configuration_or_a_broken_file_is_refused(run, tmp_path):
         ('{"problem": "a", "reasoning": " "}', "line 2: give texts under"),
         ('{"problem": "a", "reasoning": "\\ud800"}', "line 2: give texts under"),
         ('{"problem": "a", "reasoning": "b", "answer": []}', "line 2: the answer is"),
+        ('{"problem": "a", "reasoning": "b", "answer": "\\udfff"}', "line 2: the answer is"),
+        ('{"problem": "a", "reasoning": "b", "id": "\\udfff"}', "line 2: the id is"),
         ('{"problem": "a", "reasoning": "b", "id": "a"}', "line 2: an earlier line has the id 'a' too"),
         ('{"problem": "a", "reasoning": "b", "answer": "x"}', "has the answer 'x'; use grading = \"math\""),
         ("[" * 100_000, "line 2: "),

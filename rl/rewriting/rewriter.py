@@ -18,6 +18,7 @@ T = TypeVar("T")
 Ask = Callable[[list[dict[str, Any]], int], Awaitable[Reply]]  # messages, and the number of the attempt from 0
 Grading = Literal["math", "integer"]
 GRADERS: dict[Grading, Callable[[str, str | None], bool]] = {"math": same_math, "integer": same_integer}
+LONGEST = 400_000  # characters, some 100,000 tokens
 _LAST_LINE = re.compile(r"(?:####|\banswer(?: is)?:?)\s*(.+?)[.\s]*$", re.IGNORECASE)
 
 
@@ -78,6 +79,8 @@ class Rewriter:
     async def _check_sample(self, sample: Sample, draft: Draft) -> None:
         if len(draft.lines) < 2:
             raise RejectionError("reasoning is a single line")
+        if len(sample.problem) + len(sample.chain) > LONGEST:
+            raise RejectionError("reasoning is too long", f"more than {LONGEST} characters")
         if tag := next((tag for tag in self.target.tags if tag in sample.chain or tag in sample.attempt), None):
             raise RejectionError("reasoning has a tag of the dialect", tag)
         if not await self._right(sample, sample.attempt or sample.chain):

@@ -57,14 +57,17 @@ def _sample(place: str, number: str, line: str) -> Sample:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: {error}") from None
     fields = record if isinstance(record, dict) else {}
-    problem, reasoning, answer = fields.get("problem"), fields.get("reasoning"), fields.get("answer")
+    problem, reasoning = fields.get("problem"), fields.get("reasoning")
+    answer, name = fields.get("answer"), fields.get("id", number)
     if not _is_text(problem) or not _is_text(reasoning):
         raise InputError(f"{place}: give texts under 'problem' and 'reasoning'")
-    if not isinstance(answer, str | int | float | None):
+    if not isinstance(answer, int | float | None) and not _is_text(answer):
         raise InputError(f"{place}: the answer is {answer!r:.60}; give a text or a number")
+    if not isinstance(name, int) and not _is_text(name):
+        raise InputError(f"{place}: the id is {name!r:.60}; give a text or a number")
     chain, closed, attempt = reasoning.partition("</think>")
     return Sample(
-        id=str(fields.get("id", number)),
+        id=str(name),
         problem=problem,
         answer=None if answer is None else str(answer),
         chain=chain.strip().removeprefix("<think>").strip(),

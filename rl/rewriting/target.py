@@ -9,6 +9,8 @@ from parallel_reason.prompts import load
 from parallel_reason.runtime.replay import problems
 from rl.rewriting.stage import RejectionError
 
+THINK = "<think>"
+
 
 class Target:
     """A model that is trained on the traces; only its tokenizer is loaded."""
@@ -43,6 +45,8 @@ class Target:
         if not self.template.messages:
             raise InputError(f"prompt {self.template.name!r} is a raw text; give one with messages")
         self.tags = tuple(find(dialect).tags.values())
+        vocabulary = self.tokenizer.get_vocab()
+        self._special = set(self.tokenizer.all_special_ids) - {vocabulary.get(tag) for tag in self.tags}
 
     def prompt(self, problem: str) -> tuple[str, list[int]]:
         """The prompt of a problem, as text and as token ids; the same as a session writes."""
@@ -65,7 +69,11 @@ class Target:
             RejectionError: the dialect's validator finds something wrong.
         """
         prompt, prompt_ids = self.prompt(problem)
+        if prompt.rstrip().endswith(THINK):  # some chat templates open it themselves
+            text = text.removeprefix(THINK).lstrip("\n")
         ids = [*self._encoded(text), self.tokenizer.eos_token_id]
+        if special := [token for token in ids[:-1] if token in self._special]:
+            raise RejectionError("has a special token of the model", self.tokenizer.decode(special[:1]))
         if wrong := problems(self.dialect, self.tokenizer, [], ids):
             raise RejectionError("is not well-formed", f"token {wrong[0].at}: {wrong[0].what}")
         trace = parse(self.dialect, self.tokenizer, prompt_ids, ids, self.model)
