@@ -13,7 +13,8 @@ from torch import Tensor
 from parallel_reason import Limits, ParallelLLM, SamplingParams, Trace, TraceWriter
 from parallel_reason.tasks import Task, TaskProblem
 from rl.objectives import Objective
-from rl.rewards import Part, reward_parts
+from rl.progress_bonus import Progress
+from rl.rewards import Part, Valued, reward_parts
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class RolloutSource:
                 tasks=keys,
                 on_trace=on_trace,
             )
-        return verified(self._task, self._parts, problems, traces, batch)
+        parts = [p.measured(self._llm, problems, traces) if isinstance(p, Progress) else p for p in self._parts]
+        return verified(self._task, parts, problems, traces, batch)
 
     def _from(self, first: int) -> Iterator[tuple[int, TaskProblem]]:
         """The problems from a number on."""
@@ -118,7 +120,7 @@ class RolloutSource:
 
 
 def verified(
-    task: Task, parts: Sequence[Part], problems: Sequence[TaskProblem], traces: Sequence[Trace], batch: int = 0
+    task: Task, parts: Sequence[Valued], problems: Sequence[TaskProblem], traces: Sequence[Trace], batch: int = 0
 ) -> list[list[Rollout]]:
     """The rollouts of traces, [problems, rollouts of each].
 
