@@ -283,8 +283,11 @@ def test_ends_of_text_may_be_given_and_our_sampler_is_sent_them(folder, tmp_path
     assert TWO in server.bodies[0]["stop_token_ids"]
     assert ONE not in engine.eos_ids
     assert TWO in json.loads(server.bodies[0]["vllm_xargs"]["seeded_draw"])["ends"]
-    with pytest.raises(InputError, match="eos_ids: token id 256 is not in the vocabulary of 256"):
-        connected(base_url=server.url, tokenizer=place, eos_ids=[256]).__enter__()
+    with (
+        pytest.raises(InputError, match="eos_ids: token id 256 is not in the vocabulary of 256"),
+        answering(place, eos_ids=[256]),
+    ):
+        pass
 
 
 def test_no_new_tokens_are_asked_for_and_none_come(folder):

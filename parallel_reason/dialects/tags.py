@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
-from parallel_reason.dialects.quotes import quoted_at
+from parallel_reason.dialects.quotes import may_quote, quoted_at
 from parallel_reason.errors import ModelError
 from parallel_reason.text import TextStream, decode
 
@@ -95,11 +95,17 @@ class Tags:
     def meant(self, ids: list[int]) -> list[TagMatch]:
         """Every tag in ``ids`` that is not quoted there, in order; see `quotes`."""
         matches = self.matches(ids)
-        if not matches:
-            return []
-        text, ends = self.text_and_ends(ids)
+        if not matches or not may_quote(self.decode(ids)):
+            return matches
+        return [match for match, _ in self.meant_in(ids)[1]]
+
+    def meant_in(self, ids: list[int]) -> tuple[str, list[tuple[TagMatch, int]]]:
+        """The text of ``ids``, and every tag that is not quoted there with the character after its last, in order."""
+        matches = self.matches(ids)
+        text, ends = self.text_and_ends(ids) if matches else ("", [])
         places = [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
-        return [match for match, quoted in zip(matches, quoted_at(text, places), strict=True) if not quoted]
+        found = zip(matches, places, quoted_at(text, places), strict=True)
+        return text, [(match, place + len(self.literals[match.name])) for match, place, quoted in found if not quoted]
 
     def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
         """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""
