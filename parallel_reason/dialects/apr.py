@@ -152,7 +152,8 @@ class Apr(Tagged):
         start = ends[view.since_join - 1] if 0 < view.since_join <= len(ends) else 0
         own = unquoted(re.compile(re.escape(self.tags["call"])), text[start:])
         if not own:
-            return text[:start].rpartition(self.tags["call"])[:2] + (text[start:],)
+            before, call, after = text[:start].rpartition(self.tags["call"])
+            return before, call, after + text[start:]
         place = start + own[-1].start()
         return text[:place], self.tags["call"], text[place + len(self.tags["call"]) :]
 

@@ -75,7 +75,7 @@ def named_ends(name: str) -> frozenset[int]:
             continue
         parts = [found] if isinstance(found, dict) else []
         parts += [part["text_config"] for part in parts if isinstance(part.get("text_config"), dict)]
-        named = next((part["eos_token_id"] for part in parts if part.get("eos_token_id") is not None), [])
+        named: object = next((part["eos_token_id"] for part in parts if part.get("eos_token_id") is not None), [])
         ends = {token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)}
         if ends:
             return frozenset(ends)

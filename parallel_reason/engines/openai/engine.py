@@ -68,7 +68,9 @@ class OpenAIEngine:
         self.context = card.context
         self.vocabulary = len(tokenizer)
         self.admission = Admission(None, 1)  # servers queue by themselves, and do not tell how large their blocks are
-        self.eos_ids = frozenset(token for token in (*eos_ids, tokenizer.eos_token_id) if token in range(self.vocabulary))
+        self.eos_ids = frozenset(
+            token for token in (*eos_ids, tokenizer.eos_token_id) if token in range(self.vocabulary)
+        )
 
     @classmethod
     async def start(
