@@ -4,8 +4,8 @@
 
 Every way samples the same number of tokens for the same prompts, greedily, on one engine and in turn: chats without a
 dialect, chats in a dialect whose tags are looked for in the text, and vLLM alone, which gets token ids. A first run of
-each, which is not counted, leaves the prompts in the prefix cache: what is timed is decoding. Beside the ratio of tokens
-a second, which the noise of the engine hides, stands the CPU time of this process.
+each, which is not counted, leaves the prompts in the prefix cache: what is timed is decoding. Beside the ratio of
+tokens a second, which the noise of the engine hides, stands the CPU time of this process.
 """
 
 import time
