@@ -12,6 +12,7 @@ checkpoints use plain text instead; see `apr`.
 """
 
 from dataclasses import field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -142,10 +143,14 @@ class SpawnJoin:
         """Whether a child wrote ``<return>`` and came to its own end."""
         return child.ended in ("stop", "eos") and bool(self._meant(child.sampled)["result"])
 
+    @cached_property
+    def _vocabulary(self) -> Tags:
+        return Tags(self.tags, self.tokenizer)
+
     def _meant(self, ids: list[int]) -> dict[str, list[int]]:
         """The places of every tag that is not quoted, by its name."""
         places: dict[str, list[int]] = {name: [] for name in self.tags}
-        for match in Tags(self.tags, self.tokenizer).meant(ids):
+        for match in self._vocabulary.meant(ids):
             places[match.name].append(match.start)
         return places
 

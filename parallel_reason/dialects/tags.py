@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
@@ -44,10 +44,13 @@ class Tags:
     @cached_property
     def ids(self) -> dict[str, int] | None:
         """The token of each tag, by name; None if any of them is not one token."""
-        vocabulary = self.tokenizer.get_vocab()
-        if all(literal in vocabulary for literal in self.literals.values()):
-            return {name: vocabulary[literal] for name, literal in self.literals.items()}
-        return None
+        found = _token_ids(self.tokenizer, len(self.tokenizer), tuple(self.literals.values()))
+        return dict(zip(self.literals, found, strict=True)) if found else None
+
+    def token(self, text: str) -> int | None:
+        """The token that is this text; None if there is none."""
+        found = _token_ids(self.tokenizer, len(self.tokenizer), (text,))
+        return found[0] if found else None
 
     @cached_property
     def _name_of_id(self) -> dict[int, str]:
@@ -129,6 +132,17 @@ class Tags:
         tail = ids[-4 * longest :]
         last = (match.name for match in reversed(self.matches(tail)) if match.stop == len(tail))
         return next((name for name in last if name in wanted), None)
+
+
+@lru_cache(maxsize=64)
+def _token_ids(tokenizer: Any, size: int, literals: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The token of each of these texts; None if any of them is not one token. Reading a vocabulary takes milliseconds.
+
+    Args:
+        size: of the tokenizer, which may grow.
+    """
+    vocabulary = tokenizer.get_vocab()
+    return tuple(vocabulary[text] for text in literals) if all(text in vocabulary for text in literals) else None
 
 
 def control_ids(dialect: str, tags: dict[str, str], tokenizer: Any) -> dict[str, Any]:
