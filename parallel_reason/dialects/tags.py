@@ -84,6 +84,8 @@ class Tags:
         if self.ids is not None:
             names = self._name_of_id
             return [TagMatch(names[token], place, place + 1) for place, token in enumerate(ids) if token in names]
+        if not self._pattern.search(self.decode(ids)):  # of most threads, and quicker
+            return []
         text, ends = self.text_and_ends(ids)
         found, place = [], 0
         for match in self._pattern.finditer(text):
