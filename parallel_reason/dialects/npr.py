@@ -84,7 +84,7 @@ class Npr(Tagged):
         if view.stopped_at == "eos" or self.vocabulary.tag_at_end(view.sampled, ["guideline_end"]) is None:
             return Finish()
         text, meant = self.vocabulary.meant_in(view.sampled_since_join)
-        names = {match.name for match, _ in meant}
+        names = {name for name, _ in meant}
         if "guideline" not in names:
             return Reject("</guideline> without <guideline>", ends=True)
         if "step_end" in names:

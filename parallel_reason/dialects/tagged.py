@@ -108,14 +108,14 @@ class Tagged(ABC):
         """
         for ids in (view.sampled_since_join, view.sampled):
             text, meant = self.vocabulary.meant_in(ids)
-            if stops := [stop for match, stop in meant if match.name == name]:
+            if stops := [stop for tag, stop in meant if tag == name]:
                 return text, stops[-1]
         return None
 
     def last_inside(self, ids: list[int], name: str) -> str | None:
         """What follows the last tag ``name`` that is not quoted, up to its closing tag if that comes; None without."""
         text, meant = self.vocabulary.meant_in(ids)
-        tags = [(match.name, stop) for match, stop in meant if match.name in (name, f"{name}_end")]
+        tags = [(tag, stop) for tag, stop in meant if tag in (name, f"{name}_end")]
         opened = [number for number, (tag, _) in enumerate(tags) if tag == name]
         if not opened:
             return None

@@ -102,15 +102,27 @@ class Tags:
         matches = self.matches(ids)
         if not matches or not may_quote(self.decode(ids)):
             return matches
-        return [match for match, _ in self.meant_in(ids)[1]]
+        text, ends = self.text_and_ends(ids)
+        quoted = quoted_at(text, self._starts(matches, text, ends))
+        return [match for match, is_text in zip(matches, quoted, strict=True) if not is_text]
 
-    def meant_in(self, ids: list[int]) -> tuple[str, list[tuple[TagMatch, int]]]:
-        """The text of ``ids``, and every tag that is not quoted there with the character after its last, in order."""
-        matches = self.matches(ids)
-        text, ends = self.text_and_ends(ids) if matches else ("", [])
-        places = [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
-        found = zip(matches, places, quoted_at(text, places), strict=True)
-        return text, [(match, place + len(self.literals[match.name])) for match, place, quoted in found if not quoted]
+    def meant_in(self, ids: list[int]) -> tuple[str, list[tuple[str, int]]]:
+        """The text of ``ids``, and the name of every tag that is not quoted there with the character after its last."""
+        text = self.decode(ids)
+        found = [(self._name_of_literal[match.group()], match.start()) for match in self._pattern.finditer(text)]
+        if self.ids is not None:
+            matches = self.matches(ids)
+            if [name for name, _ in found] != [match.name for match in matches]:  # ordinary tokens spell a tag
+                text, ends = self.text_and_ends(ids)
+                starts = self._starts(matches, text, ends)
+                found = [(match.name, start) for match, start in zip(matches, starts, strict=True)]
+        quoted = quoted_at(text, [start for _, start in found])
+        tags = [(name, start + len(self.literals[name])) for name, start in found]
+        return text, [tag for tag, is_text in zip(tags, quoted, strict=True) if not is_text]
+
+    def _starts(self, matches: list[TagMatch], text: str, ends: list[int]) -> list[int]:
+        """The first character of each match; ``text`` and ``ends`` as of `text_and_ends`."""
+        return [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
 
     def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
         """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""
