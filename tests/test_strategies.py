@@ -3,13 +3,14 @@
 import asyncio
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_reason import InputError, Session
 from parallel_reason.dialects import bind
 from parallel_reason.engines.scripted import ScriptedEngine
-from parallel_reason.strategies import find, program
+from parallel_reason.strategies import Budget, find, program
 from parallel_reason.strategies.recorded import Accounting, RecordedBranches, RecordedProblem, replay
 from tests.letters import letter_tokenizer
 
