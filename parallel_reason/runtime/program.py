@@ -242,10 +242,12 @@ class ProgramThread:
         """Ask the model anew: a thread that sees nothing but chat messages, and what it answers.
 
         Args:
-            messages: chat messages, or a text, which is one of the user.
+            messages: chat messages; a text, which is one of the user; or token ids, which are sent as they are.
             chat: how the model's chat template is applied.
         """
-        options = ChatOptions() if chat is None else ChatOptions.from_caller("chat", chat)
+        options = None if chat is None else ChatOptions.from_caller("chat", chat)
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         prompt = render(messages, self._run.engine, self._run.limits, chat=options)
         child = self._fork([prompt.ids], shares_prefix=False, beside=True)[0]
         answer = await child.sample(max_tokens, stop=stop, stop_token_ids=stop_token_ids, **sampling)
