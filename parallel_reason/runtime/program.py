@@ -12,7 +12,7 @@ the trace.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
@@ -158,7 +158,7 @@ class ProgramThread:
         stop: str | Sequence[str] = (),
         stop_token_ids: Sequence[int] = (),
         **sampling: Any,
-    ) -> AsyncIterator[Token]:
+    ) -> AsyncGenerator[Token, None]:
         """`sample`, token by token. The thread has the tokens that were read; leaving the loop ends the call."""
         call = self._call(max_tokens, stop, stop_token_ids, sampling)
         text = TextStream(self._run.engine.tokenizer)
@@ -364,7 +364,7 @@ class ProgramThreads(Sequence[ProgramThread]):
         for thread in self._threads:
             thread.cancel(reason)
 
-    async def as_completed(self, max_tokens: int | None = None, **options: Any) -> AsyncIterator[ProgramThread]:
+    async def as_completed(self, max_tokens: int | None = None, **options: Any) -> AsyncGenerator[ProgramThread, None]:
         """Sample all at once, and yield each as its call ends; leaving the loop ends the calls of the others."""
         tasks = {asyncio.ensure_future(one.sample(max_tokens, **options)): one for one in self._threads}
         try:
