@@ -12,9 +12,9 @@ from functools import partial
 from benchmarks.models import RandomModel, random_ids
 from benchmarks.report import Report, alternate, median_range, ratio
 from benchmarks.requests import ask
-from evals.interval import of_median
 from parallel_reason.engines import start
 from parallel_reason.engines.base import Engine
+from parallel_reason.evaluation.intervals import of_median
 
 REQUESTS, PROMPT, NEW = 64, 64, 256  # at once; tokens of their prompts; tokens that each samples
 STARTS, TURNS = 4, 3  # starts of both engines for each run that was asked for, and runs on each

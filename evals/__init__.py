@@ -1,1 +1,1 @@
-"""Evaluations of the embedded model. They use the public names of `parallel_reason`."""
+"""Evaluations with the settings that are published."""

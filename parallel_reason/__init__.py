@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from parallel_reason.errors import InputError as InputError
     from parallel_reason.errors import ModelError as ModelError
     from parallel_reason.errors import ParallelReasonError as ParallelReasonError
+    from parallel_reason.fleet import Fleet as Fleet
     from parallel_reason.limits import Limits as Limits
     from parallel_reason.llm import ParallelLLM as ParallelLLM
     from parallel_reason.llm import generate as generate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from parallel_reason.trace import layout as layout
     from parallel_reason.trace import read_traces as read_traces
     from parallel_reason.trace import resume as resume
+    from parallel_reason.viewer.notebook import trace_html as trace_html
 
 __version__ = "0.2.0"
 
@@ -48,7 +50,9 @@ _HOMES = {
         "Trace", "Thread", "Span", "Fork", "Ledger", "Aggregate", "aggregate", "flatten", "layout", "read_traces",
         "resume", "TraceWriter",
     ],
+    "viewer.notebook": ["trace_html"],
     "limits": ["Limits"],
+    "fleet": ["Fleet"],
     "sampling": ["SamplingParams", "StructuredOutputsParams"],
     "dialects.spawn_join": ["SpawnJoin"],
     "errors": ["ParallelReasonError", "InputError", "ModelError", "EngineError", "CallbackError"],

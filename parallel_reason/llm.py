@@ -19,6 +19,7 @@ from parallel_reason.dialects import AnyDialect
 from parallel_reason.dialects.base import Dialect
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
+from parallel_reason.fleet import Fleet
 from parallel_reason.loop import BackgroundLoop
 from parallel_reason.runtime.arguments import (
     AnyChat,
@@ -45,11 +46,18 @@ class ParallelLLM:
     it any more, or at the end of the program.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        fleet: Fleet | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         """Load a model. Ctrl-C gives the start up.
 
         Args:
             model: a folder in Hugging Face layout, or a Hub id; the embedded Countdown model if None.
+            fleet: several engines on Ray in place of one here, such as ``Fleet(engines=4)``.
             options: those of `Session.start`: ``dialect``, ``dialect_options``, ``engine``, ``limits``,
                 ``traces_at_once``, and the engine's own, such as ``context=4096``.
 
@@ -59,7 +67,7 @@ class ParallelLLM:
         self._loop = BackgroundLoop()
         self._owner: ParallelLLM | None = None
         try:
-            self.session = self._loop.wait(Session.start(model, **options))
+            self.session: Session = self._loop.wait(_started(model, fleet, options))
         except BaseException:
             self._loop.end()
             raise
@@ -293,6 +301,16 @@ class ParallelLLM:
                 put(None)
 
         return self._loop.submit(forward())
+
+
+async def _started(
+    model: str | os.PathLike[str] | None, fleet: Fleet | dict[str, Any] | None, options: dict[str, Any]
+) -> Session:
+    if fleet is None:
+        return await Session.start(model, **options)
+    from parallel_reason.fleet.session import FleetSession
+
+    return await FleetSession.start(model, fleet=fleet, **options)
 
 
 def _end(loop: BackgroundLoop, session: Session) -> None:

@@ -59,6 +59,7 @@ class Optimization(FrozenRecord):
             "save_total_limit": self.keep_checkpoints,
             "logging_steps": self.logging_steps,
             "report_to": self.report_to,
+            "disable_tqdm": True,
             "seed": seed,
             "use_cpu": not torch.cuda.is_available(),
             "bf16": self.dtype == "bfloat16" and torch.cuda.is_available(),

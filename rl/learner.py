@@ -20,9 +20,11 @@ from trl.experimental.async_grpo.async_grpo_trainer import WeightTransferProtoco
 
 from rl.objectives import Objective
 from rl.objectives.terms import kl_to_reference
+from rl.paced import PacedSource
 from rl.policy import Policy
 from rl.rollouts import Rollout, RolloutSource, Weighed, figures, weigh
 from rl.rows import IGNORED, collate, pack, padded
+from rl.run_folder import written_whole
 
 BATCH_FILE = "rollouts.pt"  # in a checkpoint: the rollouts on which steps are left
 
@@ -45,7 +47,7 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        source: RolloutSource,
+        source: RolloutSource | PacedSource,
         objective: Objective,
         transfer: WeightTransferProtocol,
         iterations: int = 1,
@@ -125,10 +127,11 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
             self._batch, self._batch_number = kept["batch"], kept["number"]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.state.global_step % self._iterations:
-            torch.save({"number": self._batch_number, "batch": self._batch}, checkpoint / BATCH_FILE)
+        with written_whole(checkpoint):
+            super()._save_checkpoint(model, trial)
+            if self.state.global_step % self._iterations:
+                torch.save({"number": self._batch_number, "batch": self._batch}, checkpoint / BATCH_FILE)
 
     def _sample(self, number: int, rollouts: int) -> list[list[Rollout]]:
         """Sample a batch of rollouts with the newest weights."""
@@ -146,7 +149,11 @@ class PolicyTrainer(SFTTrainer):  # type: ignore[misc]
         return groups
 
     def _score_old(self) -> None:
-        """Where several steps are taken on a batch, keep the log-probs of the policy that sampled it."""
+        """Where a batch is not the newest policy's at every step, keep the log-probs of the policy that sampled it."""
+        if self._source.staleness:
+            for batch in self._batch:
+                batch["old_logprobs"] = batch["sampler_logprobs"].nan_to_num()
+            return
         if self._iterations == 1:
             return
         for batch in self._batch:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from parallel_reason import Limits, SamplingParams
+from parallel_reason import Fleet, Limits, SamplingParams
 from parallel_reason.record import FrozenRecord
 from rl.config import Optimization
 from rl.objectives import OBJECTIVES, Objective
@@ -18,6 +18,19 @@ TRAINABLE = (
 )  # fmt: skip
 
 
+class RayTrain(FrozenRecord):
+    """How Ray Train runs the learner.
+
+    Attributes:
+        max_failures: how often it is started again, from its newest checkpoint.
+        cpus, gpus: that it takes.
+    """
+
+    max_failures: int = Field(3, ge=0)
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+
+
 class PolicyConfig(FrozenRecord):
     """A run of ``python -m rl.train``.
 
@@ -27,6 +40,10 @@ class PolicyConfig(FrozenRecord):
         task: see `parallel_reason.tasks.find`.
         prompt: the name or file of a prompt template, into which each problem is put; None for the problem alone.
         engine, engine_options, dialect, dialect_options: as of `ParallelLLM`.
+        fleet: engines on Ray in place of one in this process; it does not change what a synchronous run gives.
+        ray_train: the learner as a worker of Ray Train, which restarts it; None for this process.
+        staleness: how many batches old the weights may be that sample a batch; above 0 sampling goes on while the
+            learner trains.
         groups: problems in a batch of rollouts; ``sampling.n`` rollouts of each.
         iterations: steps on each batch.
         objective: its ``name``, and its own options.
@@ -43,6 +60,9 @@ class PolicyConfig(FrozenRecord):
     engine_options: dict[str, Any] = Field(default_factory=dict)
     dialect: str | None = None
     dialect_options: dict[str, Any] = Field(default_factory=dict)
+    fleet: Fleet | None = None
+    ray_train: RayTrain | None = None
+    staleness: int = Field(0, ge=0)
     groups: int = Field(8, ge=1)
     iterations: int = Field(1, ge=1)
     sampling: SamplingParams = SamplingParams(temperature=1.0, n=8)
@@ -67,6 +87,16 @@ class PolicyConfig(FrozenRecord):
     def _objective_exists(cls, objective: dict[str, Any]) -> dict[str, Any]:
         make_objective(objective)
         return objective
+
+    @model_validator(mode="after")
+    def _stale_batches_can_be_trained(self) -> "PolicyConfig":
+        if not self.staleness:
+            return self
+        if any((each.temperature, each.top_k, each.top_p) != (1.0, 0, 1.0) for each in self.sampling.every()):
+            raise ValueError("staleness needs the log-probs that were sampled: temperature=1, without top_k and top_p")
+        if self.engine == "torch" and self.fleet is None:
+            raise ValueError("staleness: engine 'torch' changes weights between traces only; use vllm, or a fleet")
+        return self
 
     @model_validator(mode="after")
     def _batches_come_out_even(self) -> "PolicyConfig":

@@ -1,15 +1,17 @@
-"""Rewards composed of named parts, each of which is logged apart. A part is a pure function of a rollout.
+"""Rewards composed of named parts, each of which is logged apart. All but a user's own are pure functions of a rollout.
 
 Token counts are the ledger's: T, all that the model sampled, and C, the critical path.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from parallel_reason import Trace
 from parallel_reason.record import FrozenRecord
+from rl.progress_bonus import Progress
+from rl.reward_function import Function
 
 
 class Correctness(FrozenRecord):
@@ -98,11 +100,25 @@ class CriticalPath(FrozenRecord):
 
 
 Part = Annotated[
-    Correctness | Format | Parallelism | Alternating | TotalTokens | CriticalPath, Field(discriminator="kind")
+    Correctness | Format | Parallelism | Alternating | TotalTokens | CriticalPath | Function | Progress,
+    Field(discriminator="kind"),
 ]
 
 
-def reward_parts(parts: Sequence[Part], trace: Trace, correct: bool, update: int) -> dict[str, float]:
+class Valued(Protocol):
+    """A part that can be told of a rollout as it is; `Progress` must be measured first."""
+
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        ...
+
+    def value(self, trace: Trace, correct: bool, update: int) -> float:
+        """The part of one rollout; ``update`` of the policy counts from 0."""
+        ...
+
+
+def reward_parts(parts: Sequence[Valued], trace: Trace, correct: bool, update: int) -> dict[str, float]:
     """Every part of a rollout's reward, by kind; their sum is the reward.
 
     Args:

@@ -13,7 +13,8 @@ from torch import Tensor
 from parallel_reason import Limits, ParallelLLM, SamplingParams, Trace, TraceWriter
 from parallel_reason.tasks import Task, TaskProblem
 from rl.objectives import Objective
-from rl.rewards import Part, reward_parts
+from rl.progress_bonus import Progress
+from rl.rewards import Part, Valued, reward_parts
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class RolloutSource:
 
     Attributes:
         sampling: ``n`` is the size of a group; ``seed`` that of the first batch.
+        staleness: how many batches old the weights may be that sampled a batch: 0, they are the newest.
     """
+
+    staleness = 0
 
     def __init__(
         self,
@@ -83,7 +87,14 @@ class RolloutSource:
         Args:
             batch: its number, from 0; it decides which problems these are, and the noise.
         """
-        problems = [problem for _, problem in itertools.islice(self._from(batch * groups), groups)]
+        return self.run(batch, self.problems(batch, groups))
+
+    def problems(self, batch: int, groups: int) -> list[TaskProblem]:
+        """Those of a batch; asked for in ascending order."""
+        return [problem for _, problem in itertools.islice(self._from(batch * groups), groups)]
+
+    def run(self, batch: int, problems: list[TaskProblem]) -> list[list[Rollout]]:
+        """A batch of rollouts of its problems; several may run at once."""
         sampling = self.sampling.model_copy(update={"seed": (self.sampling.seed or 0) + batch})
         keys = [problem.key for problem in problems]
         with ExitStack() as stack:
@@ -100,7 +111,8 @@ class RolloutSource:
                 tasks=keys,
                 on_trace=on_trace,
             )
-        return verified(self._task, self._parts, problems, traces, batch)
+        parts = [p.measured(self._llm, problems, traces) if isinstance(p, Progress) else p for p in self._parts]
+        return verified(self._task, parts, problems, traces, batch)
 
     def _from(self, first: int) -> Iterator[tuple[int, TaskProblem]]:
         """The problems from a number on."""
@@ -108,7 +120,7 @@ class RolloutSource:
 
 
 def verified(
-    task: Task, parts: Sequence[Part], problems: Sequence[TaskProblem], traces: Sequence[Trace], batch: int = 0
+    task: Task, parts: Sequence[Valued], problems: Sequence[TaskProblem], traces: Sequence[Trace], batch: int = 0
 ) -> list[list[Rollout]]:
     """The rollouts of traces, [problems, rollouts of each].
 

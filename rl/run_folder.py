@@ -2,15 +2,21 @@
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from parallel_reason import InputError
+from parallel_reason.errors import first_line
 from parallel_reason.record import FrozenRecord
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+NOT_COMPARED = ("out", "fleet", "ray_train")  # where a run lies, and where its rollouts are sampled
 COMPLETE = "complete"  # in a checkpoint: all of it was written
 
 
@@ -37,9 +43,9 @@ def open_run(config: FrozenRecord, out: Path) -> Path | None:
 
 
 def _first_difference(kept: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Which setting two configurations differ in, with both values; None if in none but the folder's own name."""
+    """Which setting two configurations differ in, with both values; None if in none that counts."""
     for key in sorted(kept.keys() | new.keys()):
-        if key != "out" and kept.get(key) != new.get(key):
+        if key not in NOT_COMPARED and kept.get(key) != new.get(key):
             return f"{key} was {kept.get(key)!r:.60}, is {new.get(key)!r:.60}"
     return None
 
@@ -67,6 +73,20 @@ class CheckpointMark(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Mark the newest."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+@contextmanager
+def written_whole(checkpoint: Path) -> Iterator[None]:
+    """Around the writing of a checkpoint: one that cannot be written leaves no part of itself.
+
+    Raises:
+        OSError: for whatever torch and safetensors raise where a disk is full.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        raise OSError(f"{checkpoint} could not be written: {first_line(error)}") from error
 
 
 def callbacks(out: Path, checkpoint: Path | None) -> list[TrainerCallback]:

@@ -40,6 +40,7 @@ def make_dataset(config: SftConfig, dialect: str, vocabulary: int) -> Any:
             "seed": config.seed,
             "children": config.data.children,
             "error_rate": config.data.error_rate,
+            "least_spawned": config.data.least_spawned,
             "hard_negatives_after": steps * config.batch,
             "excluded": held_out_keys(),
         }
@@ -56,9 +57,10 @@ def train(config: SftConfig) -> Path:
         ParallelReasonError: naming what is wrong and the fix; checkpoints so far are kept.
     """
     import torch
-    from trl import SFTTrainer
 
+    from rl.progress import show_progress
     from rl.rows import collate
+    from rl.sft_trainer import TraceTrainer
 
     checkpoint = open_run(config, config.out)
     model, tokenizer = load_model(config)
@@ -67,19 +69,20 @@ def train(config: SftConfig) -> Path:
     kept = callbacks(config.out, checkpoint)
     if config.recall_every:
         kept.append(recall_callback(config, config.recall_every, tokenizer))
-    trainer = SFTTrainer(
+    trainer = TraceTrainer(
         model=model,
         processing_class=tokenizer,
         args=config.optimization.trainer_args(config.out, config.batch, config.seed),
         train_dataset=make_dataset(config, dialect, len(tokenizer)),
         data_collator=collate,
         optimizers=make_optimizer(config, model),
-        peft_config=config.lora and lora_config(config.lora, prepared),
+        peft_config=config.lora and lora_config(config.lora, prepared, tied=model.config.tie_word_embeddings),
         callbacks=kept,
     )
     with ExitStack() as stack:
         if config.evaluation:
             trainer.add_callback(evaluation_callback(config, config.evaluation, dialect, trainer, tokenizer, stack))
+        stack.enter_context(show_progress(trainer))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = trainer.model.merge_and_unload() if config.lora else trainer.model
     trained.to(getattr(torch, config.save_dtype)).save_pretrained(config.out / "model")

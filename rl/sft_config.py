@@ -24,12 +24,14 @@ class CountdownTeacher(FrozenRecord):
         children: written out in each trace.
         error_rate: probability of an injected error, found by the text after it, where values are near.
         hard_negative_steps: the last steps, on the children that come nearest to a false match.
+        least_spawned: below 1, parents spawn in waves of random size; see `Teacher`.
     """
 
     kind: Literal["countdown_teacher"] = "countdown_teacher"
     children: int = Field(6, ge=1)
     error_rate: float = Field(0.5, ge=0, le=1)
     hard_negative_steps: int = Field(5000, ge=0)
+    least_spawned: float = Field(1.0, gt=0, le=1)
 
 
 class RandomModel(FrozenRecord):

@@ -51,17 +51,24 @@ def rows_of_files(files: Sequence[Path], dialect: str, vocabulary: int, seed: in
 
 
 def rows_of_teacher(
-    seed: int, children: int, error_rate: float, hard_negatives_after: int, excluded: frozenset[Key]
+    seed: int,
+    children: int,
+    error_rate: float,
+    least_spawned: float,
+    hard_negatives_after: int,
+    excluded: frozenset[Key],
 ) -> Iterator[dict[str, Any]]:
     """Rows of Countdown traces without end, the same for the same seed.
 
     Args:
-        children, error_rate: as in `Teacher`.
+        children, error_rate, least_spawned: as in `Teacher`.
         hard_negatives_after: how many rows come before those with hard negatives.
         excluded: keys of problems that are left out.
     """
     tokenizer = countdown_tokenizer()
-    teacher = Teacher(SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, error_rate)
+    teacher = Teacher(
+        SpawnJoin.bind(tokenizer), tokenizer.get_vocab(), children, error_rate, least_spawned=least_spawned
+    )
     given = 0
     for number in itertools.count():
         rng = random.Random(f"train {seed} {number}")

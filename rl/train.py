@@ -2,7 +2,8 @@
 
     python -m rl.train rl/configs/countdown.toml
 
-One process trains and one engine samples. The run's folder has everything, and the same command goes on with it.
+One process trains, and one engine samples, or several on Ray (docs/fleet.md). The run's folder has everything, and the
+same command goes on with it.
 """
 
 from pathlib import Path
@@ -27,6 +28,8 @@ def train(config: PolicyConfig) -> Path:
     from transformers import AutoModelForCausalLM
 
     from rl.learner import PolicyTrainer
+    from rl.paced import PacedSource
+    from rl.progress import show_progress
     from rl.rollouts import RolloutSource
     from rl.weights import FolderTransfer
 
@@ -38,6 +41,7 @@ def train(config: PolicyConfig) -> Path:
         dialect_options=config.dialect_options,
         engine=config.engine,
         limits=config.limits,
+        fleet=config.fleet,
         **config.engine_options,
     ) as llm:
         model = AutoModelForCausalLM.from_pretrained(llm.engine.model, dtype=getattr(torch, config.optimization.dtype))
@@ -48,20 +52,22 @@ def train(config: PolicyConfig) -> Path:
             )
         transfer = FolderTransfer(llm, config.out / "weights", model.config, llm.tokenizer)
         transfer.init_weight_transfer()
+        source = RolloutSource(
+            llm,
+            task,
+            config.sampling,
+            config.limits,
+            config.rewards,
+            seed=config.seed,
+            prompt=config.prompt,
+            folder=config.out / "traces",
+        )
+        batches = -(-config.optimization.steps // config.iterations)
         trainer = PolicyTrainer(
             model=model,
             processing_class=llm.tokenizer,
             args=config.optimization.trainer_args(config.out, config.groups * config.sampling.n, config.seed),
-            source=RolloutSource(
-                llm,
-                task,
-                config.sampling,
-                config.limits,
-                config.rewards,
-                seed=config.seed,
-                prompt=config.prompt,
-                folder=config.out / "traces",
-            ),
+            source=PacedSource(source, config.staleness, batches) if config.staleness else source,
             objective=make_objective(config.objective),
             transfer=transfer,
             iterations=config.iterations,
@@ -71,7 +77,8 @@ def train(config: PolicyConfig) -> Path:
         )
         if checkpoint:
             trainer.load_batch(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with show_progress(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         transfer.destroy()
     trainer.save_model(str(config.out / "model"))
     return config.out / "model"
@@ -88,7 +95,14 @@ def main(
     if dry_run:
         typer.echo(read.model_dump_json(indent=2))
         return
-    typer.echo(f"the trained model is in {train(read)}")
+    typer.echo(f"the trained model is in {train(read) if read.ray_train is None else _on_ray(read)}")
+
+
+def _on_ray(config: PolicyConfig) -> Path:
+    import rl.train  # what goes to Ray is found there by this name, not as __main__
+    from rl.on_ray import train_on_ray
+
+    return train_on_ray(rl.train.train, config)
 
 
 def cli() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,41 @@ def test_a_run_that_is_cut_short_within_a_batch_goes_on_to_the_same_weights(trai
     train(config(tmp_path, unsure, iterations=2, kl_weight=0.01))
     whole, resumed = weights(trained / "model"), weights(tmp_path / "model")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+ON_A_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from rl.policy_config import PolicyConfig
+from rl.train import train
+
+out = Path(sys.argv[1])
+config = PolicyConfig.model_validate_json((out / "config.json").read_text())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))  # the weights fit, the optimizer's state does not
+try:
+    train(config.model_copy(update={"out": out}))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(trained, tmp_path):
+    shutil.copy(trained / "config.json", tmp_path)
+    shutil.copytree(trained / "checkpoint-3", tmp_path / "checkpoint-3")
+    ran = subprocess.run([sys.executable, "-c", ON_A_FULL_DISK, tmp_path], check=True, capture_output=True, text=True)
+    assert f"{tmp_path}/checkpoint-4 could not be written: " in ran.stdout.splitlines()[-1]
+    assert (tmp_path / "checkpoint-3" / COMPLETE).exists()
+    assert not (tmp_path / "checkpoint-4").exists()
+
+
+def test_a_reward_that_raises_ends_the_run_and_leaves_its_checkpoints(unsure, tmp_path):
+    part = {"kind": "function", "function": "tests.reward_functions:raises_after_an_update"}
+    broken = config(tmp_path, unsure, groups=1, rewards=[part], optimization={"steps": 2, "save_steps": 1})
+    with pytest.raises(InputError, match="raises_after_an_update raised RuntimeError: the judge is not there"):
+        train(broken)
+    assert [path.name for path in tmp_path.glob("checkpoint-*") if (path / COMPLETE).exists()] == ["checkpoint-1"]
+    assert len(list(read_traces(tmp_path / "traces" / "000001.jsonl"))) == 4
 
 
 def test_a_folder_with_another_configuration_is_refused(trained, unsure):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from pydantic import TypeAdapter, ValidationError
@@ -98,3 +100,31 @@ def test_a_configuration_that_cannot_be_used_is_refused_in_one_line(tmp_path, te
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def test_a_function_of_the_users_is_a_part():
+    part = {"kind": "function", "function": "tests.reward_functions:short", "weight": 0.5}
+    assert value(part, trace(10, (30,))) == -20
+    assert value(part, trace(10, (30,)), correct=False) == 0
+    both = [PART.validate_python(p) for p in (part, {"kind": "correctness"})]
+    assert reward_parts(both, trace(10), True, 0) == {"function": -5, "correctness": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raises", "tests.reward_functions:raises raised KeyError: 'no such key': sample 0 of 'p'"),
+        ("hangs", "tests.reward_functions:hangs took longer than 3 s: sample 0 of 'p'"),
+        ("dies", "tests.reward_functions:dies raised ProcessExpired"),
+        ("no_number", "tests.reward_functions:no_number returned nan, which is no reward"),
+    ],
+)
+def test_a_function_that_gives_no_reward_is_one_clear_error(name, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        value({"kind": "function", "function": f"tests.reward_functions:{name}", "seconds": 3}, trace())
+    assert value({"kind": "function", "function": "tests.reward_functions:short"}, trace(4)) == -4
+
+
+def test_a_function_that_is_not_there_is_refused_before_anything_runs():
+    with pytest.raises(ValidationError, match="there is no function 'nowhere:x'"):
+        PART.validate_python({"kind": "function", "function": "nowhere:x"})

@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from parallel_reason import InputError, Limits, ParallelLLM, SamplingParams, TraceWriter
+from parallel_reason import InputError, Limits, ParallelLLM, SamplingParams, TraceWriter, parse
+from parallel_reason.dialects import bind
 from parallel_reason.engines import EMBEDDED
+from parallel_reason.prepare import prepare
+from parallel_reason.prepared import read_prepared
 from rl.config import read_config
 from rl.run_folder import COMPLETE
 from rl.sft import train
 from rl.sft_config import SftConfig
+from tests.test_prepare import build
 
 EMBEDDED_JOB = Path(__file__).parents[1] / "rl" / "configs" / "embedded.toml"
 
@@ -53,11 +57,14 @@ def test_the_embedded_models_job_writes_a_model_and_the_recall_of_every_kind_of_
     assert [line["step"] for line in lines(trained / "metrics.jsonl") if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_killed_run_goes_on_from_its_last_whole_checkpoint_to_the_same_weights(trained, tmp_path):
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint_to_the_same_weights(trained, tmp_path, capfd):
     for step in (3, 6):
         shutil.copytree(trained / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     (tmp_path / "checkpoint-6" / COMPLETE).unlink()
     train(smaller(tmp_path))
+    shown = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [line.partition(",")[0] for line in shown] == ["step 4", "step 5", "step 6"]
+    assert all("loss" in line and line.endswith("(of 6)") for line in shown)
     whole, resumed = weights(trained / "model"), weights(tmp_path / "model")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -131,3 +138,29 @@ def test_what_cannot_be_trained_is_refused_in_one_line(traces, tmp_path, changes
 def test_settings_that_do_not_fit_are_refused(tmp_path, changes, said):
     with pytest.raises(ValueError, match=said):
         job(tmp_path, "x.jsonl", **changes)
+
+
+BLOCK = (
+    "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Goal>\n<Path>\n1: is\n</Path>\n"
+    "<Path>\n2: Paris\n</Path>\n<Conclusion>\nc\n</Conclusion>\n</Parallel>\n of France"
+)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_adapters_train_the_rows_of_added_tags_and_no_others(tied, tmp_path):
+    ready = tmp_path / "ready"
+    prepare(build(tmp_path / "plain", tied=tied), "multiverse", ready)
+    tokenizer = AutoTokenizer.from_pretrained(ready)
+    trace = parse(bind("multiverse", tokenizer), tokenizer, tokenizer.encode("the"), tokenizer.encode(BLOCK))
+    with TraceWriter(tmp_path / "traces.jsonl") as writer:
+        writer.write(trace)
+    train(job(tmp_path / "run", tmp_path / "traces.jsonl", model=str(ready), batch=1, lora={"rank": 2, "alpha": 4}))
+    before, after = weights(ready), weights(tmp_path / "run" / "model")
+    added = {token.id for token in read_prepared(ready).added}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in before:
+            changed = set((before[name] != after[name]).any(1).nonzero().flatten().tolist())
+            assert changed
+            assert changed <= added
+    assert before.keys() == after.keys()
+    assert ("lm_head.weight" in before) != tied

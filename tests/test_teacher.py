@@ -122,6 +122,27 @@ def test_the_children_are_those_that_the_parent_spawned():
         assert places == sorted(set(places))
 
 
+def test_waves_spawn_what_is_left_until_one_has_a_result():
+    counts = set()
+    for seed, (problem, _) in enumerate(lessons()):
+        waves = Teacher(DIALECT, VOCABULARY, ALL, least_spawned=0.1).trace(problem, random.Random(seed))
+        spawned, found = [], []
+        for fork in waves.root.forks:
+            headers = [decode(TOKENIZER, child.spans[0].ids) for child in waves.children(fork)]
+            assert headers
+            assert not set(headers) & set(spawned)
+            spawned += headers
+            found.append(any(DIALECT.read_result(child.spans[-1].ids) for child in waves.children(fork)))
+        assert found[:-1] == [False] * (len(found) - 1)
+        assert found[-1] == (answer(waves) != "no") == (answer(teach(problem, seed)) != "no")
+        every = {decode(TOKENIZER, child.spans[0].ids) for child in children_of(teach(problem, seed))}
+        assert set(spawned) <= every
+        assert found[-1] or set(spawned) == every
+        assert answer(waves) == "no" or solves(answer(waves), problem)
+        counts.add(len(found))
+    assert {1, 2, 3} <= counts
+
+
 def test_a_trace_reads_back_from_its_file():
     for problem, trace in lessons():
         assert from_json(trace.to_json()) == trace

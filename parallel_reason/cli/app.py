@@ -9,11 +9,16 @@ import typer
 
 from parallel_reason import __version__
 from parallel_reason.cli.check import check
+from parallel_reason.cli.compare import compare
 from parallel_reason.cli.console import INTERRUPTED, STOPPED, PlainConsole, print_error
 from parallel_reason.cli.demo import demo
 from parallel_reason.cli.doctor import doctor
+from parallel_reason.cli.evaluate import evaluate
+from parallel_reason.cli.export import export
 from parallel_reason.cli.generate import generate
 from parallel_reason.cli.prepare import prepare
+from parallel_reason.cli.report import report
+from parallel_reason.cli.show import show
 from parallel_reason.cli.show_prompts import show_prompts
 from parallel_reason.cli.validate import validate
 from parallel_reason.errors import InputError, ParallelReasonError
@@ -30,6 +35,11 @@ app.command()(demo)
 app.command()(prepare)
 app.command()(check)
 app.command()(validate)
+app.command("eval")(evaluate)
+app.command()(compare)
+app.command()(show)
+app.command()(report)
+app.command()(export)
 app.command("prompts")(show_prompts)
 app.command()(doctor)
 

@@ -14,6 +14,7 @@ from parallel_reason import __version__
 from parallel_reason.cli.console import PlainConsole, one_line
 from parallel_reason.engines import EMBEDDED
 from parallel_reason.engines.vllm.gpu import wrong_settings
+from parallel_reason.fleet.cluster import describe
 
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")  # the registry's builds of these need a CUDA build of torch
 LOADS_WITHIN_S = 120.0  # seconds for vLLM's compiled part; a cold disk takes half a minute
@@ -29,6 +30,7 @@ def doctor() -> None:
     engine, problem = _engine()
     console.print(f"  {'engine':17} {engine}")
     problems += [problem] if problem else []
+    console.print(f"  {'fleets':17} {describe()}")
     found = (EMBEDDED / "model.safetensors").is_file()
     console.print(f"  {'model':17} {'the embedded Countdown model' if found else '-'}")
     if not found:

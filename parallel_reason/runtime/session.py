@@ -141,7 +141,8 @@ class Session:
         """
         if self._closed:
             raise EngineError("the session was closed; start another one")
-        other = Session(self.engine, dialects.bind(dialect, self.engine.tokenizer, **options), limits=self.limits)
+        bound = dialects.bind(dialect, self.engine.tokenizer, **options)
+        other = type(self)(self.engine, bound, limits=self.limits)
         other._slots = self._slots
         other._owns_engine = False
         self._others.add(other)
@@ -284,6 +285,16 @@ class Session:
             running.cancel()
             await asyncio.wait([running])
 
+    async def run_rendered(
+        self, prompt: RenderedPrompt, sampling: SamplingParams, limits: Limits, *, id: str, **options: Any
+    ) -> Trace:
+        """One trace under a given id, of a prompt that was rendered and checked before; for faces over many sessions.
+
+        Args:
+            options: ``sample``, ``emit``, and further fields of `Trace`.
+        """
+        return await self._call(self._trace(prompt, sampling, limits, id=id, **options))
+
     async def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]`` under the model at temperature 1, each given all ids before it, [tokens - 1]."""
         return await self._call(self.engine.score(ids))
@@ -355,13 +366,14 @@ class Session:
         sampling: SamplingParams,
         limits: Limits,
         *,
+        id: str | None = None,
         sample: int = 0,
         emit: Callable[[Event], None] | None = None,
         program: Program | None = None,
         **identity: Any,
     ) -> Trace:
         """Run one trace, and record under which circumstances."""
-        trace_id, started = uuid.uuid4().hex, time.time()
+        trace_id, started = id or uuid.uuid4().hex, time.time()
         what = self.engine, self.dialect, sampling, limits
         how: dict[str, Any] = {"id": trace_id, "prompt": prompt.ids, "sample": sample, "emit": emit}
         run = TraceRun(*what, **how) if program is None else ProgramRun(started_by(program), prompt.text, *what, **how)

@@ -5,12 +5,13 @@ from pathlib import Path
 from parallel_reason.errors import InputError
 from parallel_reason.tasks.countdown.task import Countdown
 from parallel_reason.tasks.gym import GymTask
+from parallel_reason.tasks.hub import SETS, HubTask
 from parallel_reason.tasks.jsonl import GRADING, JsonlTask
 from parallel_reason.tasks.task import Task
 
 NAMES = (
     "countdown, countdown:3 to countdown:6, jsonl:TEST.jsonl, jsonl:TRAIN.jsonl:TEST.jsonl, aime:TEST.jsonl, "
-    "reasoning_gym:DATASET"
+    f"choice:TEST.jsonl, reasoning_gym:DATASET, and from the Hub {', '.join(SETS)}"
 )
 
 
@@ -28,4 +29,6 @@ def find(name: str) -> Task:
         return JsonlTask(kind, test, *train)
     if kind == "reasoning_gym" and len(options) == 1:
         return GymTask(*options)
+    if kind in SETS and not options:
+        return HubTask(kind)
     raise InputError(f"there is no task {name!r}; there is {NAMES}")

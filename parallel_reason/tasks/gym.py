@@ -58,6 +58,10 @@ class GymTask:
         found = boxed(answer)
         return found is not None and graded(_score, self.dataset, found, problem.reference) >= 1
 
+    def vote(self, answer: str | None) -> str | None:
+        """See `Task.vote`: the text of the answer."""
+        return boxed(answer)
+
 
 def _problem(entry: dict[str, Any]) -> TaskProblem:
     return TaskProblem(entry["question"], entry["question"], entry)

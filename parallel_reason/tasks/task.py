@@ -43,3 +43,7 @@ class Task(Protocol):
     def correct(self, problem: TaskProblem, answer: str | None) -> bool:
         """Whether an answer is right; never raises, whatever a model wrote."""
         ...
+
+    def vote(self, answer: str | None) -> str | None:
+        """What an answer counts as in a majority vote, equal texts being one answer; None if it has no vote."""
+        ...

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from parallel_reason.tasks.countdown.problem import Problem, draw
 from parallel_reason.tasks.countdown.split import HELD_OUT, held_out, held_out_keys
-from parallel_reason.tasks.countdown.verify import solves
+from parallel_reason.tasks.countdown.verify import NONE_FOUND, solves
+from parallel_reason.tasks.grading import LONGEST_ANSWER
 from parallel_reason.tasks.task import TaskProblem
 
 
@@ -41,6 +42,11 @@ class Countdown:
     def correct(self, problem: TaskProblem, answer: str | None) -> bool:
         """See `Task.correct`."""
         return solves(answer, problem.reference)
+
+    def vote(self, answer: str | None) -> str | None:
+        """See `Task.vote`: the steps, without blanks."""
+        steps = "".join((answer or "").split())
+        return steps[:LONGEST_ANSWER] if steps and steps != NONE_FOUND else None
 
 
 def _as_task_problem(problem: Problem) -> TaskProblem:

@@ -1,0 +1,120 @@
+"""The Ray cluster under a fleet: the connection to it, and room for the engines on its nodes."""
+
+import asyncio
+import importlib.util
+import logging
+import os
+from functools import partial
+from typing import Any, Literal
+
+from parallel_reason.errors import EngineError, InputError, first_line
+from parallel_reason.fleet.settings import Fleet
+
+NAMESPACE = "parallel_reason"
+Connection = Literal["given", "joined", "own"]  # by the program before; by the fleet; to a Ray that it started
+
+
+def connect(fleet: Fleet) -> Connection:
+    """Connect to the cluster that was asked for or is found, or else start a Ray on this machine.
+
+    Raises:
+        EngineError: Ray is not installed, or there is none at the address.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise EngineError("a fleet needs Ray: pip install 'parallel-reason[ray]'")
+    import ray
+
+    if ray.is_initialized():
+        return "given"
+    asked = fleet.address or os.environ.get("RAY_ADDRESS")
+    init = partial(ray.init, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        init(address=asked or "auto")
+        return "joined"
+    except Exception as error:  # Ray raises bare exceptions too, such as for a node that did not start in time
+        if asked:
+            raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}") from None
+    try:
+        init(address="local")
+    except Exception as error:
+        raise EngineError(f"Ray did not start on this machine: {first_line(error)}") from None
+    return "own"
+
+
+def disconnect() -> None:
+    """End the connection, and with it a Ray that was started here."""
+    import ray
+
+    ray.shutdown()
+
+
+def describe() -> str:
+    """What Ray finds here, in one line: the cluster that a fleet without an address would use."""
+    if importlib.util.find_spec("ray") is None:
+        return "-; fleets need it: pip install 'parallel-reason[ray]'"
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # as in `connect`
+        if address != "auto":
+            return f"RAY_ADDRESS={address} cannot be reached: {first_line(error)}"
+        return "no cluster runs here; a fleet starts a Ray of its own"
+    try:
+        has = ray.cluster_resources()
+        amounts = ", ".join(f"{has[kind]:g} {kind}" for kind in ("CPU", "GPU") if has.get(kind))
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return f"a cluster of {nodes} node{'s' * (nodes > 1)}: {amounts or 'no CPU'}"
+    finally:
+        ray.shutdown()
+
+
+async def place(fleet: Fleet, name: str, *, grows: bool) -> Any:
+    """A placement group with a bundle for every engine, once the cluster has room for all of them.
+
+    Args:
+        grows: whether nodes may join, by hand or by Ray's autoscaler, which sees what is waited for.
+
+    Raises:
+        InputError: there is not enough, and never will be.
+        EngineError: there was no room in time.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    has = ray.cluster_resources()
+    wanted = {resource: amount * fleet.engines for resource, amount in fleet.bundle().items()}
+    lacking = [(kind, amount) for kind, amount in wanted.items() if amount > has.get(kind, 0)]
+    short = [f"{amount:g} {kind} of {has.get(kind, 0):g}" for kind, amount in lacking]
+    if short and not grows:
+        raise InputError(
+            f"{fleet.engines} engines need {', '.join(short)} that this Ray has: give fewer engines, a smaller "
+            "cpus_per_engine (fractions are allowed), or the address of a larger cluster"
+        )
+    group = placement_group([fleet.bundle() or {"CPU": 0.001}] * fleet.engines, strategy=fleet.strategy, name=name)
+    try:
+        await asyncio.wait_for(_ready(group), fleet.start_s)
+    except TimeoutError:
+        remove_placement_group(group)
+        raise EngineError(
+            f"Ray had no room for {fleet.engines} engines within {fleet.start_s:g} s: they need "
+            f"{', '.join(short) or 'resources that others use'}"
+        ) from None
+    return group
+
+
+async def _ready(group: Any) -> None:
+    await group.ready()
+
+
+def cores_of(fleet: Fleet, rank: int) -> tuple[int, ...]:
+    """The cores of an engine that is the ``rank``-th on its node.
+
+    Raises:
+        InputError: ``cpus_per_engine`` is not a whole number.
+    """
+    each = int(fleet.cpus_per_engine)
+    if each != fleet.cpus_per_engine or not each:
+        raise InputError(f"pin_cores needs whole cores, but cpus_per_engine={fleet.cpus_per_engine:g}")
+    return tuple(range(rank * each, (rank + 1) * each))

@@ -1,0 +1,425 @@
+"""`rl.rewrite` over the openai engine: from a file of solutions to traces that train, through bad replies and kills."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from parallel_reason import InputError, ParallelLLM, flatten, read_traces
+from rl.rewrite import main, rewrite
+from rl.sft import train
+from rl.sft_config import SftConfig
+from tests.rewriting import EDITED, LINES, REPLIES, SAMPLE, Teacher, build_model, config, good, stage_of
+
+MULTIVERSE = f"""<Think>
+{LINES[0]}
+Let's think in parallel.
+<Parallel>
+<Goal>
+<Outline>
+1: Find 3 * 4.
+</Outline>
+<Outline>
+2: Find 5 * 6.
+</Outline>
+</Goal>
+<Path>
+1: {LINES[1]}
+{LINES[2]}
+{LINES[3]}
+</Path>
+<Path>
+2: {EDITED}
+{LINES[6]}
+{LINES[7]}
+</Path>
+<Conclusion>
+The products are 12 and 30.
+</Conclusion>
+</Parallel>
+{LINES[8]}
+</Think>
+
+Answer: \\boxed{{42}}<eos>"""
+THREADWEAVER = f"""<think>
+{LINES[0]}
+<Parallel>
+<Outlines>
+<Outline>1: Find 3 * 4.</Outline>
+<Outline>2: Find 5 * 6.</Outline>
+</Outlines>
+<Thread>
+1: {LINES[1]}
+{LINES[2]}
+{LINES[3]}
+</Thread><Thread>
+2: {EDITED}
+{LINES[6]}
+{LINES[7]}
+</Thread>
+</Parallel>
+{LINES[8]}
+</think>
+
+\\boxed{{42}}<eos>"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return build_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(tmp_path, model):
+    """``run(reply, *samples, **changes)``: a whole run; its summary, and the server that was asked."""
+
+    def whole(reply=good, *samples, window=20_000, **changes):
+        with Teacher(reply, window) as server:
+            return asyncio.run(rewrite(config(tmp_path, model, server.url, *samples, **changes))), server
+
+    return whole
+
+
+def kept(folder):
+    return list(read_traces(folder / "run" / "kept.jsonl"))
+
+
+def rejected(folder):
+    return [json.loads(line) for line in (folder / "run" / "rejected.jsonl").read_text().splitlines()]
+
+
+def text(trace, model):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model).decode(flatten(trace))
+
+
+def but(**replies):
+    """The teacher that does it well, but for some stages: a reply, or what gives one to a prompt."""
+
+    def reply(prompt):
+        other = replies.get(stage_of(prompt))
+        return good(prompt) if other is None else other(prompt) if callable(other) else other
+
+    return reply
+
+
+# What comes out.
+
+
+@pytest.mark.parametrize(("pipeline", "expected"), [("multiverse", MULTIVERSE), ("threadweaver", THREADWEAVER)])
+def test_a_solution_becomes_the_text_of_its_pipeline(run, tmp_path, model, pipeline, expected):
+    summary, server = run(pipeline=pipeline)
+    [trace] = kept(tmp_path)
+    assert text(trace, model) == expected
+    assert (trace.task, trace.dialect, len(trace.threads)) == ("a", pipeline, 3)
+    assert summary["kept"] == 1
+    assert summary["usage"]["requests"] == len(server.prompts)
+    assert summary["usage"]["prompt_tokens"] == sum(len(prompt.encode()) for prompt in server.prompts)
+    assert summary["usage"]["sampled_tokens"] == sum(len(good(prompt).encode()) + 1 for prompt in server.prompts)
+    assert summary["acceleration_of_sums"] > 1.3
+
+
+def test_the_prompt_of_a_trace_is_what_a_session_writes(run, tmp_path, model):
+    run()
+    [trace] = kept(tmp_path)
+    with ParallelLLM(model, dialect="multiverse", engine="torch") as llm:
+        [sampled] = llm.generate(SAMPLE["problem"], limits={"tokens": 1}, prompt="multiverse")
+    assert trace.prompt_ids == sampled.prompt_ids
+    assert trace.prompt == sampled.prompt
+
+
+def test_blocks_nest_in_multiverse_and_are_text_in_threadweaver(run, tmp_path, model):
+    parts = "S2.1: L2-L2: writes\nS2.2: L3-L4: adds"
+    goals = {"Part 2:\n" + LINES[2]: "1: Write it.\n2: Add it.\nConclusion: It is 12."}
+
+    def goal(prompt):
+        return next((reply for says, reply in goals.items() if says in prompt), REPLIES["multiverse_goals"])
+
+    reply = but(parts=parts, part_groups="P1: [S2.1, S2.2]: alone", multiverse_goals=goal)
+    summary, _ = run(reply, pipeline="multiverse")
+    assert summary["forks"] == 2
+    [trace] = kept(tmp_path)
+    assert [thread.label for thread in trace.threads] == ["0", "0.0", "0.0.0", "0.0.1", "0.1"]
+    assert f"<Path>\n1.2: {LINES[2]}\n{LINES[3]}\n</Path>\n<Conclusion>\nIt is 12." in text(trace, model)
+    summary, _ = run(reply, pipeline="threadweaver", out=tmp_path / "run2")
+    assert summary["forks"] == 1
+
+
+def test_a_thread_that_fails_its_check_is_text_after_the_block(run, tmp_path, model):
+    three = "S1: L1: a\nS2: L2-L4: b\nS3: L5-L7: c\nS4: L8: d"
+    reply = but(
+        steps=three,
+        groups="P1: [S2, S3, S4]",
+        threadweaver_check="1: passed\n2: **passed**\n3: failed: needs both",
+    )
+    run(reply, pipeline="threadweaver")
+    [trace] = kept(tmp_path)
+    assert text(trace, model) == THREADWEAVER
+
+
+def test_the_traces_train_and_pass_the_validator(run, tmp_path, model, command):
+    for pipeline in ("multiverse", "threadweaver"):
+        run(pipeline=pipeline, out=tmp_path / pipeline)
+        traces = tmp_path / pipeline / "kept.jsonl"
+        texts = tmp_path / "texts.jsonl"
+        texts.write_text("".join(json.dumps({"text": text(trace, model)}) + "\n" for trace in read_traces(traces)))
+        done = command("validate", texts, "--dialect", pipeline, "--model", model)
+        assert (done.returncode, done.stdout) == (0, f"1 of 1 texts are well-formed {pipeline}\n")
+        job = {
+            "out": tmp_path / f"sft_{pipeline}", "model": model, "dialect": pipeline, "batch": 1,
+            "data": {"kind": "traces", "files": [traces]},
+            "optimization": {"steps": 4, "learning_rate": 2e-2, "micro_batch": 1, "report_to": []},
+        }  # fmt: skip
+        train(SftConfig.model_validate(job))
+        logged = [
+            json.loads(line) for line in (tmp_path / f"sft_{pipeline}" / "metrics.jsonl").read_text().splitlines()
+        ]
+        losses = [line["loss"] for line in logged if "loss" in line]
+        assert losses[-1] < losses[0]
+
+
+def test_a_template_that_opens_the_reasoning_itself_has_it_opened_once(run, tmp_path, model):
+    import transformers
+
+    words = transformers.AutoTokenizer.from_pretrained(model)
+    words.chat_template = words.chat_template.replace("assistant: ", "assistant: <think>\n")
+    words.save_pretrained(tmp_path / "opens")
+    run(pipeline="threadweaver", train_model=str(tmp_path / "opens"))
+    [trace] = kept(tmp_path)
+    assert (trace.prompt + text(trace, model)).count("<think>") == 1
+    assert text(trace, model) == THREADWEAVER.removeprefix("<think>\n")
+
+
+def test_what_follows_the_reasoning_stays_as_it_is(run, tmp_path, model):
+    chain = "\n".join([*LINES[:-1], "The sum is 42."])
+    run(good, SAMPLE | {"reasoning": f"<think>\n{chain}\n</think>\n\nIt is \\boxed{{42}}."})
+    [trace] = kept(tmp_path)
+    assert text(trace, model).endswith("The sum is 42.\n</Think>\n\nAnswer: It is \\boxed{42}.<eos>")
+
+
+# What is refused.
+
+WRONG = LINES[8].replace("42", "41")
+LAST = "S1: L1: a\nS2: L2-L7: b\nS3: L8: c"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "replies", "reason"),
+    [
+        ("multiverse", {"steps": "I cannot do that."}, "steps: names no step"),
+        ("multiverse", {"steps": "x" * 5000}, "steps: does not end"),
+        ("multiverse", {"steps": "S1: L1-L9: a"}, "steps: steps do not end with the last line"),
+        ("multiverse", {"steps": "S1: L1-L3: a\nS2: L5-L8: b"}, "steps: steps leave lines out or share them"),
+        ("multiverse", {"parts": "S9.1: L1-L1: a"}, "parts: parts are of no step"),
+        ("multiverse", {"groups": "P1: [S2, S4]"}, "groups: a group is not of neighbouring steps in order"),
+        ("multiverse", {"groups": "none"}, "has nothing to run in parallel"),
+        ("multiverse", {"multiverse_goals": "1: a\nConclusion: b"},
+         "multiverse_goals: has not one outline for each path"),
+        ("multiverse", {"multiverse_passages": "</Path>"}, "multiverse_passages: has a tag of the dialect"),
+        ("multiverse", {"multiverse_passages": "short"}, "multiverse_passages: lost more than half of a passage"),
+        ("multiverse", {"multiverse_passages": "z" * 210}, "rewritten text is too far from the original"),
+        ("threadweaver", {"threadweaver_check": "1: passed\n2: failed"}, "has no threads that are long enough"),
+        ("threadweaver", {"threadweaver_edits": '[{"src": "5", "dest": "7"}]'},
+         "threadweaver_edits: edits what is not in the thread exactly once"),
+        ("threadweaver", {"threadweaver_edits": "[" * 100_000}, "threadweaver_edits: does not end"),
+        ("threadweaver", {"threadweaver_edits": "[" * 1900 + "]"}, "threadweaver_edits: is no JSON list of edits"),
+        ("threadweaver", {"threadweaver_outlines": "3: a"}, "threadweaver_outlines: has no outlines numbered from 1"),
+        ("multiverse", {"steps": LAST, "groups": "P1: [S2, S3]", "multiverse_passages":
+         lambda prompt: good(prompt).replace("42", "41")}, "rewritten text does not end in the right answer"),
+    ],
+)  # fmt: skip
+def test_a_sample_is_rejected_for_a_reason_after_so_many_attempts(run, tmp_path, pipeline, replies, reason):
+    summary, server = run(but(**replies), pipeline=pipeline, attempts=2)
+    assert [(one["id"], one["reason"]) for one in rejected(tmp_path)] == [("a", reason)]
+    assert summary["rejected"] == {reason: 1}
+    assert kept(tmp_path) == []
+    stage, _, refused = reason.partition(": ")
+    asked = [stage_of(prompt) for prompt in server.prompts]
+    if refused:
+        assert summary["refused_replies"][reason] in (2, 4)
+        assert asked[-1] == stage
+        assert max(asked.count(name) for name in set(asked) - {"multiverse_passages"}) <= 2
+    else:
+        assert summary["refused_replies"] == {}
+
+
+def test_a_second_attempt_may_be_better(run, tmp_path):
+    said = iter(["Let me see.", f"<think>S1: L1-L9</think>```\n{REPLIES['steps']}\n```"])
+    summary, _ = run(but(steps=lambda prompt: next(said)), attempts=2)
+    assert summary["kept"] == 1
+    assert summary["refused_replies"] == {"steps: names no step": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"answer": 41}, "reasoning does not end in the right answer"),
+        ({"reasoning": "The answer is 42."}, "reasoning is a single line"),
+        ({"reasoning": SAMPLE["reasoning"] + "\n</Path>\n\\boxed{42}"}, "reasoning has a tag of the dialect"),
+        ({"reasoning": SAMPLE["reasoning"] + "</think>\\boxed{7}"}, "reasoning does not end in the right answer"),
+        ({"problem": "x" * 30_000}, "cannot be asked"),
+        ({"problem": "x" * 500_000}, "reasoning is too long"),
+        ({"reasoning": SAMPLE["reasoning"].replace("small", "<eos>")}, "has a special token of the model"),
+        ({"reasoning": "```\n" + SAMPLE["reasoning"]}, "is not well-formed"),
+    ],
+)
+def test_a_sample_that_cannot_be_used_is_rejected_and_the_others_go_on(run, tmp_path, changes, reason):
+    steps = REPLIES["steps"]
+    fenced = "S1: L1-L2: a\nS2: L3-L5: b\nS3: L6-L8: c\nS4: L9: d"
+    reply = but(steps=lambda prompt: fenced if "\nL9:" in prompt else steps)
+    summary, _ = run(reply, SAMPLE | changes | {"id": "b"}, SAMPLE)
+    assert [(one["id"], one["reason"]) for one in rejected(tmp_path)] == [("b", reason)]
+    assert [trace.task for trace in kept(tmp_path)] == ["a"]
+    assert summary["kept"] == 1
+
+
+def test_samples_without_an_answer_are_not_graded_and_math_is_graded_by_value(run, tmp_path):
+    unknown = {key: value for key, value in SAMPLE.items() if key != "answer"}
+    samples = [unknown | {"id": "u"}, SAMPLE | {"id": "m", "answer": "84/2"}, SAMPLE | {"id": "w", "answer": "43"}]
+    run(good, *samples, grading="math")
+    assert sorted(trace.task for trace in kept(tmp_path)) == ["m", "u"]
+    assert [one["id"] for one in rejected(tmp_path)] == ["w"]
+
+
+# Interruptions.
+
+
+def others(count):
+    return [SAMPLE | {"id": f"s{number}", "problem": f"{SAMPLE['problem']} ({number})"} for number in range(count)]
+
+
+def outcome(folder):
+    return sorted((trace.task, flatten(trace)) for trace in kept(folder)), sorted(map(str, rejected(folder)))
+
+
+def some_fail(prompt):
+    return "none" if "(1)" in prompt and stage_of(prompt) == "groups" else good(prompt)
+
+
+def test_whatever_was_left_of_the_replies_a_run_comes_to_the_same_and_asks_only_the_rest(run, tmp_path):
+    run(some_fail, *others(2))
+    whole, file = outcome(tmp_path), tmp_path / "run" / "replies.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    for left in range(len(lines) + 1):
+        torn = b"" if left == len(lines) else lines[left][: 1 + 37 * left % len(lines[left])]
+        file.write_bytes(b"".join(lines[:left]) + torn.removesuffix(b"\n"))
+        summary, server = run(some_fail, *others(2))
+        assert outcome(tmp_path) == whole
+        assert len(server.prompts) == len(lines) - left
+        assert summary["usage"]["requests"] == len(lines)
+
+
+def written(job, folder):
+    """The configuration as a file."""
+    file = folder / "job.toml"
+    values = json.loads(job.model_dump_json(include={"out", "source", "train_model", "engine", "grading"}))
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines += ["[engine_options]", *(f"{key} = {json.dumps(value)}" for key, value in job.engine_options.items())]
+    file.write_text("\n".join([*lines, "[limits]", "tokens_per_thread = 2000"]))
+    return file
+
+
+def test_a_run_that_is_killed_goes_on(tmp_path, model, capsys):
+    def hangs(prompt):
+        return None if stage_of(prompt) == "multiverse_passages" else some_fail(prompt)
+
+    replies = tmp_path / "run" / "replies.jsonl"
+    with Teacher(hangs) as server:
+        job = config(tmp_path, model, server.url, *others(3))
+        command = [sys.executable, "-m", "rl.rewrite", str(written(job, tmp_path))]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
+        assert server.hung.wait(120), process.communicate(timeout=5)
+        until = time.monotonic() + 60
+        while replies.read_bytes().count(b"\n") < 4 and time.monotonic() < until:
+            time.sleep(0.1)
+        with pytest.raises(InputError, match="another run writes"):
+            asyncio.run(rewrite(job))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        asked = set(server.prompts)
+    before = replies.read_bytes().count(b"\n")
+    assert before >= 4
+    with Teacher(some_fail) as server:
+        main(written(config(tmp_path, model, server.url, *others(3)), tmp_path))
+        again = [prompt for prompt in server.prompts if prompt in asked]
+    said = capsys.readouterr().out
+    assert "kept 2 traces in" in said
+    assert "     1 rejected: has nothing to run in parallel" in said
+    assert len(again) <= 3 * 2  # those that hung, or whose replies had not come
+    assert {trace.task for trace in kept(tmp_path)} == {"s0", "s2"}
+
+
+def test_samples_on_which_the_server_failed_are_done_by_the_next_run(run, tmp_path, model):
+    def broken(prompt):
+        return 400 if "(1)" in prompt and stage_of(prompt) == "groups" else good(prompt)
+
+    summary, _ = run(broken, *others(2))
+    assert (summary["kept"], summary["rejected"]) == (1, {})
+    assert sum(summary["unfinished"].values()) == 1
+    assert "answers 400" in next(iter(summary["unfinished"]))
+    summary, server = run(good, *others(2))
+    assert (summary["kept"], summary["unfinished"]) == (2, {})
+    assert all("(1)" in prompt for prompt in server.prompts)
+
+
+def test_another_configuration_or_a_broken_file_is_refused(run, tmp_path):
+    run()
+    with pytest.raises(InputError, match="max_distance was"):
+        run(max_distance=0.2)
+    with (tmp_path / "run" / "replies.jsonl").open("ab") as file:
+        file.write(b"{}\n")
+    for _ in range(2):  # the lock of the first is gone
+        with pytest.raises(InputError, match=r"replies.jsonl, line 7: Field required"):
+            run()
+    assert len(kept(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "source.jsonl, line 2: Expecting property name"),
+        ("[1]", "line 2: give texts under 'problem' and 'reasoning'"),
+        ('{"problem": "a", "reasoning": " "}', "line 2: give texts under"),
+        ('{"problem": "a", "reasoning": "\\ud800"}', "line 2: give texts under"),
+        ('{"problem": "a", "reasoning": "b", "answer": []}', "line 2: the answer is"),
+        ('{"problem": "a", "reasoning": "b", "answer": "\\udfff"}', "line 2: the answer is"),
+        ('{"problem": "a", "reasoning": "b", "id": "\\udfff"}', "line 2: the id is"),
+        ('{"problem": "a", "reasoning": "b", "id": "a"}', "line 2: an earlier line has the id 'a' too"),
+        ('{"problem": "a", "reasoning": "b", "answer": "x"}', "has the answer 'x'; use grading = \"math\""),
+        ("[" * 100_000, "line 2: "),
+    ],
+)
+def test_a_line_that_is_no_sample_is_named_before_anything_is_asked(tmp_path, model, line, says):
+    with Teacher() as server:
+        job = config(tmp_path, model, server.url)
+        with (tmp_path / "source.jsonl").open("a") as file:
+            file.write(line + "\n")
+        with pytest.raises(InputError, match=says) as refused:
+            asyncio.run(rewrite(job))
+        assert "\n" not in str(refused.value)
+        assert server.prompts == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train_model": "/no/model"}, "train_model '/no/model'"),
+        ({"prompt": "npr"}, "'npr' is for dialect 'npr', not 'multiverse'"),
+        ({"source": "/no/file"}, "/no/file: No such file"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_in_one_line(tmp_path, model, changes, says):
+    with Teacher() as server, pytest.raises(InputError, match=says) as refused:
+        asyncio.run(rewrite(config(tmp_path, model, server.url, **changes)))
+    assert "\n" not in str(refused.value)
+
+
+def test_attempts_that_would_all_be_alike_are_refused(tmp_path, model):
+    with pytest.raises(ValueError, match="at temperature 0 are all alike; give attempts=1"):
+        config(tmp_path, model, "http://x", sampling={"temperature": 0})
