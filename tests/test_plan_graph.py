@@ -102,7 +102,7 @@ def test_a_node_that_two_use_is_made_in_time_for_both(order):
     assert best(TaskGraph(rules=[rules[k] for k in order], initial_source="N0", target="N4")) == (3, 5)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(task_graphs())
 def test_the_best_time_and_cost_are_those_of_brute_force(graph):
     expected = brute(graph)

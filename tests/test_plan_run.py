@@ -394,3 +394,32 @@ def test_a_long_chain_takes_no_stack():
 def test_a_bound_that_is_none_is_refused(bound):
     with pytest.raises(InputError, match=f"{bound}=0; give a number above 0"):
         PlanLimits(**{bound: 0})
+
+
+@pytest.mark.parametrize("stop", ["deadline", "cancel"])
+def test_what_a_planner_writes_in_the_moment_of_the_end_does_not_start(stop):
+    started = []
+
+    async def tool(name):
+        started.append(name)
+        await asyncio.sleep(100)
+
+    async def planner():
+        yield Call("1", tool, ("1",))
+        await asyncio.sleep(5)
+        for name in "23456":
+            yield Call(name, tool, (name,))
+            await asyncio.sleep(0)
+
+    async def run():
+        plan = asyncio.ensure_future(run_plan(planner(), limits=PlanLimits(deadline_s=5 if stop == "deadline" else 50)))
+        await asyncio.sleep(5)
+        if stop == "cancel":
+            plan.cancel()
+        await asyncio.wait([plan])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        before = len(started)
+        await asyncio.sleep(20)
+        assert len(started) == before
+
+    run_virtual(run())

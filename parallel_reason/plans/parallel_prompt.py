@@ -77,7 +77,7 @@ def read_parallel_prompt(fields: dict[str, object]) -> ParallelPrompt:
 
 
 async def ask_each(prompt: ParallelPrompt, ask: Ask, limits: PlanLimits | None = None) -> PlanResult:
-    """Ask for every item, all at once; each is a call, ``"1"`` for the first. Their prefix is computed once."""
+    """Ask for every item, all at once; each is a call, ``"1"`` for the first. An engine's cache may share their prefix."""
 
     async def one(text: str) -> str:
         return await answered(ask, text)

@@ -75,9 +75,15 @@ class PlanRun:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._done = asyncio.Event()
+        self._stopped = False  # at the deadline, or cancelled
 
     def add(self, call: Call) -> None:
-        """One more call, which starts now if it can. One that cannot be used ends as failed, or is a problem."""
+        """One more call, which starts now if it can. One that cannot be used ends as failed, or is a problem.
+
+        After the deadline, or once the plan was cancelled, it does nothing.
+        """
+        if self._stopped:
+            return
         if call.id in self._state.calls:
             self.problems.append(f"call {call.id} comes twice; the first one counts")
             return
@@ -185,7 +191,11 @@ class PlanRun:
                 self.problems.append(f"on_outcome raised for call {name}: {described(error)}")
 
     async def _stop(self, reason: str) -> None:
-        """End what has not ended."""
+        """End what has not ended, and take nothing more."""
+        self._stopped = True
+        for name, task in self._tasks.items():
+            if task.done():  # in this very moment
+                self._state.end(name, task.result())
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for name in self._state.calls:
