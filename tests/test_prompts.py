@@ -66,7 +66,7 @@ def prompt_file(tmp_path, **fields):
 def test_a_prompt_renders_with_its_problem_and_names_a_dialect(name):
     template = load(name)
     assert template.name == name
-    assert template.dialect is None or template.dialect in known()
+    assert template.dialect in {None, *known()}  # what strategies say suits all
     said = template.render("What is 6 * 7?")
     text = said if isinstance(said, str) else "".join(message["content"] for message in said)
     assert text.count("What is 6 * 7?") == 1

@@ -10,13 +10,13 @@ from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prepared import dialect_of
 from parallel_reason.runtime.chat import ChatOptions
+from parallel_reason.runtime.prompts import TemplateName
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
 
 AnySampling = SamplingParams | dict[str, Any]
 AnyLimits = Limits | dict[str, Any]
 AnyChat = ChatOptions | dict[str, Any]
-TemplateName = str | os.PathLike[str]
 OnTrace = Callable[[Trace], None]
 
 

@@ -2,7 +2,7 @@
 
     async def compare(t):
         paths = t.fork(["Path A:", "Path B:"])
-        await paths.sample(max_tokens=200, stop="\\n\\n")
+        await paths.sample(max_tokens=200, stop="Path")
         t.join(paths, rule="graft")
         return await t.sample(max_tokens=100)
 
@@ -20,7 +20,9 @@ from typing import Any, TypeAlias, overload
 from parallel_reason.errors import InputError
 from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.program_call import Call
+from parallel_reason.runtime.program_join import join
 from parallel_reason.runtime.program_run import ProgramRun
+from parallel_reason.runtime.program_sampling import tokens
 from parallel_reason.runtime.program_state import ProgramState
 from parallel_reason.runtime.prompts import Prompt, encoded, render
 from parallel_reason.text import TextStream
@@ -144,7 +146,7 @@ class ProgramThread:
         """
         before = self.sampled_tokens
         call = self._call(max_tokens, stop, stop_token_ids, sampling)
-        async for _ in self._run.tokens(self._state, call, each=False):
+        async for _ in tokens(self._run, self._state, call, each=False):
             pass
         added = self.sampled_tokens - before
         return self._run.text(self._state.live.sampled[len(self._state.live.sampled) - added :]) if added else ""
@@ -157,10 +159,10 @@ class ProgramThread:
         stop_token_ids: Sequence[int] = (),
         **sampling: Any,
     ) -> AsyncIterator[Token]:
-        """`sample`, token by token. The thread has the tokens that were read: to break out of the loop ends the call."""
+        """`sample`, token by token. The thread has the tokens that were read; leaving the loop ends the call."""
         call = self._call(max_tokens, stop, stop_token_ids, sampling)
         text = TextStream(self._run.engine.tokenizer)
-        async with aclosing(self._run.tokens(self._state, call, each=True)) as deltas:
+        async with aclosing(tokens(self._run, self._state, call, each=True)) as deltas:
             async for delta in deltas:
                 top = delta.top_logprobs[0] if delta.top_logprobs else {}
                 yield Token(delta.ids[0], text.add(delta.ids), delta.logprobs[0], top)
@@ -214,7 +216,7 @@ class ProgramThread:
             children = [children]
         if text is None:
             text = "\n" if rule == "graft" else []
-        self._run.join(self._state, [child._state for child in children], rule, self._ids(text))
+        join(self._run, self._state, [child._state for child in children], rule, self._ids(text))
 
     async def score(self, text: Text) -> float:
         """The log-probability of a text as what comes next; the thread stays as it is.
@@ -298,6 +300,11 @@ def started_by(program: Program) -> Callable[[ProgramRun], Awaitable[Any]]:
     return start
 
 
+async def one_answer(thread: ProgramThread) -> str:
+    """The program that samples to the end of text."""
+    return await thread.sample()
+
+
 class ProgramThreads(Sequence[ProgramThread]):
     """Several threads, on which every verb works at once."""
 
@@ -356,7 +363,7 @@ class ProgramThreads(Sequence[ProgramThread]):
             thread.cancel(reason)
 
     async def as_completed(self, max_tokens: int | None = None, **options: Any) -> AsyncIterator[ProgramThread]:
-        """Sample all at once, and yield each as its call ends; those whose calls did not when the loop is left pause."""
+        """Sample all at once, and yield each as its call ends; leaving the loop ends the calls of the others."""
         tasks = {asyncio.ensure_future(one.sample(max_tokens, **options)): one for one in self._threads}
         try:
             left = set(tasks)

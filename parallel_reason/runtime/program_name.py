@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,10 +10,19 @@ from pydantic import TypeAdapter
 from parallel_reason.errors import InputError
 
 
-def check_program(program: Any) -> None:
-    """Raise InputError if it can't be called."""
+def check_program(program: Any, options: Collection[str], known: type[Any]) -> None:
+    """Raise InputError if it can't be called, or if an option is not one of the keys of a ``known`` dictionary."""
     if not callable(program):
         raise InputError(f"a program is an async function of a thread, not {program!r:.60}")
+    names = list(known.__annotations__)
+    wrong = next((option for option in options if option not in names), None)
+    if wrong is not None:
+        raise InputError(f"a run of a program takes no {wrong!r}; it takes {', '.join(names)}")
+
+
+def made_by(program: Any) -> dict[str, Any]:
+    """The fields of a trace that name its program."""
+    return {"dialect": f"program:{name_of(program)}", "dialect_options": options_of(program)}
 
 
 def name_of(program: Any) -> str:

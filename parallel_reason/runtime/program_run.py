@@ -6,28 +6,31 @@ status of that thread, which samples nothing any more. Only what the program its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from parallel_reason.dialects.base import ChildSpec, Insert, ids_of
+from parallel_reason.dialects.base import ChildSpec, Insert
 from parallel_reason.engines.admission import ThreadBlocks
-from parallel_reason.engines.base import TokenDelta
 from parallel_reason.errors import InputError
 from parallel_reason.runtime import transitions
-from parallel_reason.runtime.budget import Allotment, next_tokens
-from parallel_reason.runtime.events import ForkJoined
-from parallel_reason.runtime.program_call import Call
+from parallel_reason.runtime.budget import Allotment
+from parallel_reason.runtime.live_thread import LiveFork, LiveThread
 from parallel_reason.runtime.program_kv import ProgramKV
-from parallel_reason.runtime.program_state import KVOfJoin, ProgramState
+from parallel_reason.runtime.program_state import ProgramState
+from parallel_reason.runtime.requests import End
 from parallel_reason.runtime.run import TraceRun
-from parallel_reason.runtime.token_pool import TokenPool, TokenShare
+from parallel_reason.runtime.token_pool import TokenPool
 from parallel_reason.text import TextStream, decode
-from parallel_reason.trace import JoinRule, Status
+from parallel_reason.trace import Status
 
 GRACE_S = 5.0  # that a program has to return in once its trace was cancelled or met its deadline
+<<<<<<< HEAD
 IDLE_CALLS = (
     10_000  # calls in a row that may find their thread ended, before a program counts as one that never returns
 )
+=======
+NEVER_RAN: End = ("cancelled", "it never sampled")
+>>>>>>> wt-strategies
 
 
 class ProgramRun(TraceRun):
@@ -37,6 +40,8 @@ class ProgramRun(TraceRun):
         problem: the text of its prompt.
         main: its root.
         pool: of the tokens that it may still sample.
+        kv: what its threads begin with.
+        idle_calls: how many calls in a row found their thread ended.
     """
 
     def __init__(
@@ -44,61 +49,56 @@ class ProgramRun(TraceRun):
     ) -> None:
         """``run`` and ``options`` are the arguments of `TraceRun`."""
         super().__init__(*run, **options)
-        limits = self.limits
         self.problem = problem
-        self.main = self.root = ProgramState(self.root.live, Allotment(None, limits.forks), bound=True)
-        self.pool = TokenPool(limits.tokens)
+        self.main = self.root = ProgramState(self.root.live, Allotment(None, self.limits.forks), bound=True)
+        self.pool = TokenPool(self.limits.tokens)
+        self.kv = ProgramKV(self.requests, self.blocks, grafts=self.engine.capabilities.graft)
+        self.idle_calls = 0
         self._program = program
         self._states = [self.main]
-        self._kv = ProgramKV(self._requests, self._blocks, grafts=self.engine.capabilities.graft)
         self._task: asyncio.Task[Any] | None = None
-        self._idle_calls = 0
         self._over = False
-
-    # The program as a whole
 
     async def _run_root(self) -> None:
         self._begun(self.main)
         self._task = asyncio.create_task(_awaited(self._program, self))
-        end: tuple[Status, str] = ("cancelled", "the call was cancelled")
+        end: End = ("cancelled", "the call was cancelled")
         try:
             await asyncio.wait([self._task])
             end = self._outcome(self._task)
         finally:
             await self._end_all(self._task, end)
 
-    def _outcome(self, task: "asyncio.Task[Any]") -> tuple[Status, str]:
+    def _outcome(self, task: "asyncio.Task[Any]") -> End:
         """How the root ends by what became of the program, whose answer is taken."""
         if task.cancelled():
             if self.main.cancelled is not None:
                 return "cancelled", self.main.cancelled
-            return "failed", self._failure(self.main.live, RuntimeError("the program was cancelled from inside"))
+            return "failed", self.failure(self.main.live, RuntimeError("the program was cancelled from inside"))
         error = task.exception()
         if isinstance(error, Exception):
-            return "failed", self._failure(self.main.live, error)
+            return "failed", self.failure(self.main.live, error)
         if self.main.answer is None and task.result() is not None:
             self.main.answer = str(task.result())
         return "finished", "the program returned"
 
-    async def _end_all(self, task: "asyncio.Task[Any]", end: tuple[Status, str]) -> None:
+    async def _end_all(self, task: "asyncio.Task[Any]", end: End) -> None:
         """End all threads, those that still sample as cancelled, and give back their KV."""
         self._over = True
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
-        self.stop([state for state in self._states if state is not self.main], "the program ended", running=True)
-        if self.main.busy:
-            self.stop([self.main], "the program ended", running=True)
+        self.stop([state for state in self._states if state.busy], "the program ended")
         under_way = [state.decoding.task for state in self._states if state.decoding is not None]
         under_way += [state.before for state in self._states if state.before is not None]
         if under_way:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)  # their readers add what came
         for state in self._states[::-1]:
-            status: tuple[Status, str] = ("finished", "the program ended") if state.live.ran else _NEVER_RAN
+            own: End = ("finished", "the program ended") if state.live.ran else NEVER_RAN
             if state.cancelled is not None:
-                status = "cancelled", state.cancelled
-            self.end(state, *(end if state is self.main else status))
+                own = "cancelled", state.cancelled
+            self.end(state, *(end if state is self.main else own))
             state.kv.release()
 
     def _answer(self) -> str | None:
@@ -110,10 +110,8 @@ class ProgramRun(TraceRun):
         if self._task is not None:
             asyncio.get_running_loop().call_later(GRACE_S, self._task.cancel)
 
-    # Threads that begin and end
-
     def fork(
-        self, state: ProgramState, headers: Sequence[list[int]], *, shares_prefix: bool = True, beside: bool = False
+        self, state: ProgramState, headers: Sequence[list[int]], *, shares_prefix: bool, beside: bool
     ) -> list[ProgramState]:
         """Fork a thread into children; those that a limit forbids come back cancelled.
 
@@ -121,39 +119,45 @@ class ProgramRun(TraceRun):
             headers: token ids written into each child.
             beside: whether the thread goes on meanwhile.
         """
-        live, now = state.live, self._now()
+        live, now = state.live, self.now()
         for fork in state.waiting:
+<<<<<<< HEAD
             ran = any(child.ran for child in fork.children)
             if (
                 ran
                 and fork.joined_at is None
                 and not any(one.busy and one.live in fork.children for one in state.children)
             ):
+=======
+            if fork.joined_at is None and state.waited_for(fork):
+>>>>>>> wt-strategies
                 transitions.pass_by(live, fork, now)
         specs = [ChildSpec((Insert(tuple(header)),) if header else ()) for header in headers]
-        key = f"program {len(live.forks)}.{len(self._states)}" if beside else None
+        key = f"program {len(self._states)}" if beside else None
         fork = transitions.fork(live, "message", shares_prefix, specs, now, key)
         refused = self._refused(state)
         self.main.left.forks -= refused is None
         born = [self._born(state, fork, child, beside=beside) for child in fork.children]
-        for number, child in enumerate(born):
+        for number, one in enumerate(born):
             if refused is not None or number >= self.limits.children:
-                self.end(child, "cancelled", refused or self.limits.name("children"))
-        (state.beside if beside else state.children).extend(born)
-        if not beside:
+                self.end(one, "cancelled", refused or self.limits.name("children"))
+        if beside:
+            state.probes += born
+        else:
+            state.kids += born
             state.since = state.since if state.waiting else now
             state.waiting.append(fork)
         return born
 
     def _refused(self, state: ProgramState) -> str | None:
         """Why the children of a new fork can't run."""
-        if state.cancelled is not None or state.live.status in ("cancelled", "failed"):
+        if state.cancelled is not None or state.lost:
             return state.cancelled or state.live.stop_reason
         if state.live.depth >= self.limits.depth:
             return self.limits.name("depth")
         return self.limits.name("forks") if self.main.left.forks == 0 else None
 
-    def _born(self, state: ProgramState, fork: Any, child: Any, *, beside: bool) -> ProgramState:
+    def _born(self, state: ProgramState, fork: LiveFork, child: LiveThread, *, beside: bool) -> ProgramState:
         shares = fork.shares_prefix
         seen = len(state.live.view) if shares else 0
         born = ProgramState(
@@ -167,7 +171,7 @@ class ProgramRun(TraceRun):
             blocks=ThreadBlocks(shared=min(seen, len(state.kv)) if self.engine.capabilities.graft else seen),
         )
         if beside and shares and state.bound and not state.joins:
-            self._kv.bind(born)
+            self.kv.bind(born)
         self._states.append(born)
         self._begun(born)
         return born
@@ -186,48 +190,45 @@ class ProgramRun(TraceRun):
             state.closed = True
             live.text = self.text(live.sampled)
             self._ended_event(live, state.text)
-            if live.status in ("cancelled", "failed"):
-                self._free(state)
+            if state.lost:
+                self.free(state)
 
-    def stop(self, states: Sequence[ProgramState], reason: str, *, running: bool = False) -> None:
-        """Cancel threads and all below them: those that sample end soon, with what they wrote, the others now.
+    def free(self, state: ProgramState) -> None:
+        """Give back what a thread holds on the engine."""
+        state.kv.release()
+        state.kv.handles = ()
+        self.blocks.give_back(state.blocks)
 
-        Args:
-            running: only those that sample.
-        """
-        every = [below for state in states for below in state.family() if below.live.status is None]
-        for state in every:
-            if running and not state.busy:
-                continue
+    def stop(self, states: Sequence[ProgramState], reason: str) -> None:
+        """Cancel threads and all below them: those that sample end soon, with what they wrote, the others now."""
+        requests = []
+        every = [below for state in states for below in state.family()]
+        for state in (one for one in every if one.live.status is None):
             state.cancelled = state.cancelled or reason
             state.blocks.refuse()
+            if state.request is not None:
+                requests.append(state.request)
             if state.call is not None:
                 state.call.withdraw()
-            elif not state.lock.locked():
+            elif not state.lock.locked():  # else its KV is computed: it ends with the program
                 self.end(state, "cancelled", reason)
-        self._abort([state.request for state in every if state.request is not None and state.cancelled is not None])
+        self.abort(requests)
 
-    def _abort(self, requests: list[str]) -> None:
+    def abort(self, requests: list[str]) -> None:
+        """Have requests ended soon."""
         if requests:
-            task: asyncio.Task[None] = asyncio.ensure_future(self.engine.abort(requests))  # type: ignore[arg-type]
+            task = asyncio.ensure_future(self.engine.abort(requests))
             self._cancelling.add(task)
             task.add_done_callback(self._cancelling.discard)
 
-    def _free(self, state: ProgramState) -> None:
-        state.kv.release()
-        state.kv.handles = ()
-        self._blocks.give_back(state.blocks)
-
-    # What a thread does
-
     def check(self, state: ProgramState, *, busy: bool = False, waiting: bool = False) -> bool:
-        """Whether a thread takes more: False once it has ended, as nothing else is wrong with the call.
+        """Whether a thread takes more; False once it has ended.
 
         Args:
             busy, waiting: whether it may sample, or wait for children, meanwhile.
 
         Raises:
-            InputError: it may not.
+            InputError: the call is wrong.
         """
         label = state.live.label
         if self._over:
@@ -236,12 +237,13 @@ class ProgramRun(TraceRun):
             raise InputError(f"thread {label} was joined; its parent goes on")
         if not waiting and state.waiting:
             raise InputError(f"thread {label} waits for the threads it forked: join them first, with [] for none")
+        if not busy and state.busy and not state.streams:
+            raise InputError(f"thread {label} samples: await that first, or probe it")
         if not busy and state.busy:
-            if not state.streams:
-                raise InputError(f"thread {label} samples: await that first, or probe it")
             self.leave(state)
         return state.live.status is None
 
+<<<<<<< HEAD
     def write(self, state: ProgramState, ids: list[int]) -> None:
         """Write tokens into a thread."""
         if self.check(state) and ids:
@@ -347,6 +349,8 @@ class ProgramRun(TraceRun):
         state.top_logprobs += delta.top_logprobs
         self._idle_calls = 0
 
+=======
+>>>>>>> wt-strategies
     def leave(self, state: ProgramState) -> None:
         """Nobody reads on what a thread samples: stop its request, and keep what was read."""
         share, decoding = state.call, state.decoding
@@ -354,31 +358,38 @@ class ProgramRun(TraceRun):
         if share is None:
             return
         if decoding is None or decoding.task.done():
-            if decoding is not None:
-                transitions.has_no_more(state.live, len(state.live.view))
+            transitions.has_no_more(state.live, len(state.live.view))
             share.close()
             return
         decoding.left_at = len(state.live.view)
-        state.before = decoding.task
         decoding.task.add_done_callback(lambda _: share.close())
-        self._abort([state.request] if state.request else [])
-        if not state.request:
-            decoding.task.cancel()
+        state.before = decoding.task
+        if state.request is None:
+            decoding.task.cancel()  # it waits for room
+        else:
+            self.abort([state.request])
 
-    async def _found_ended(self) -> None:
-        """Let others run; a program whose loop never sees that its threads have ended would stop them all."""
-        self._idle_calls += 1
-        if self._idle_calls > IDLE_CALLS:
-            raise InputError(f"the last {IDLE_CALLS} calls found their thread ended: look at t.ended in the loop")
-        await asyncio.sleep(0)
+    def write(self, state: ProgramState, ids: list[int]) -> None:
+        """Write tokens into a thread."""
+        if self.check(state) and ids:
+            transitions.write(state.live, [Insert(tuple(ids))], self.now())
+            state.at_end = False
+
+    def take_back(self, state: ProgramState, tokens: int) -> None:
+        """Take back the newest tokens of a thread, none older than its start or its newest join."""
+        if self.check(state) and tokens > 0:
+            transitions.take_back(state.live, tokens, self.now())
+            kept = len(state.live.sampled)
+            del state.logprobs[kept:], state.top_logprobs[kept:]
+            state.at_end = False
 
     async def score(self, state: ProgramState, ids: list[int]) -> list[float]:
         """Log-probs of ids as the next tokens of a thread, [tokens]; minus infinity where it was lost."""
         self.check(state, waiting=True)
-        if state.live.status in ("cancelled", "failed") or not ids:
-            return [float("-inf")] * len(ids)
-        if end := await self._kv.ready(state):
+        end = None if state.lost or not ids else await self.kv.ready(state)
+        if end is not None:
             self.end(state, *end)
+<<<<<<< HEAD
             return [float("-inf")] * len(ids)
         return await self._requests.score(state, ids)
 
@@ -450,23 +461,14 @@ class ProgramRun(TraceRun):
         state.children = [child for child in state.children if child not in children]
         state.beside = [child for child in state.beside if child not in children]
         state.waiting = []
+=======
+        return [float("-inf")] * len(ids) if state.lost else await self.requests.score(state, ids)
+>>>>>>> wt-strategies
 
     def text(self, ids: list[int]) -> str:
         """Tokens as text, without the model's ends of text."""
         return decode(self.engine.tokenizer, [token for token in ids if token not in self.engine.eos_ids])
 
 
-_NEVER_RAN: tuple[Status, str] = ("cancelled", "it never sampled")
-
-
 async def _awaited(program: Callable[[ProgramRun], Awaitable[Any]], run: ProgramRun) -> Any:
     return await program(run)
-
-
-def _singles(delta: TokenDelta) -> list[TokenDelta]:
-    """The tokens of a report, one by one."""
-    tops = [[top] for top in delta.top_logprobs] or [[]] * len(delta.ids)
-    return [
-        TokenDelta([token], [logprob], top, delta.policy_version)
-        for token, logprob, top in zip(delta.ids, delta.logprobs, tops, strict=True)
-    ]

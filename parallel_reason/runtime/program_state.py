@@ -34,6 +34,7 @@ class ProgramState(RunningThread):
 
     Attributes:
         parent: None for the root; ``beside_parent`` whether that goes on meanwhile.
+        kids, probes: the children that it waits for, and those beside which it goes on, until they are joined or left.
         waiting: forks that it waits for, and ``since`` when it did the first of them, seconds from the start.
         joins: KV of its newest joins, that was not put together yet.
         grafted: how many of the tokens that it sees can't be computed again from their ids, as they lie before the end
@@ -54,6 +55,8 @@ class ProgramState(RunningThread):
 
     parent: "ProgramState | None" = None
     beside_parent: bool = False
+    kids: "list[ProgramState]" = field(default_factory=list)
+    probes: "list[ProgramState]" = field(default_factory=list)
     waiting: list[LiveFork] = field(default_factory=list)
     since: float = 0.0
     joins: list[KVOfJoin] = field(default_factory=list)
@@ -83,9 +86,22 @@ class ProgramState(RunningThread):
         """Whether a call samples in it."""
         return self.call is not None
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was cancelled or failed."""
+        return self.live.status in ("cancelled", "failed")
+
+    def waited_for(self, fork: LiveFork) -> bool:
+        """Whether the children of a fork sampled something, and do not now."""
+        children = [child for child in self.kids if child.live in fork.children]
+        return any(child.live.ran for child in children) and not any(child.busy for child in children)
+
     def family(self) -> "list[ProgramState]":
-        """It and all threads below it that were not joined or left."""
-        return [thread for thread in self.below() if isinstance(thread, ProgramState)]
+        """It and all threads below it that were not joined or left. Without recursion."""
+        found = [self]
+        for thread in found:
+            found.extend([*thread.kids, *thread.probes])
+        return found
 
 
 def common(one: View, other: View) -> int:

@@ -1,5 +1,6 @@
 """What a caller may give as a prompt, and how it becomes token ids."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -8,14 +9,15 @@ from typing import Any, cast
 from parallel_reason.engines.base import Engine
 from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
-from parallel_reason.prompts import PromptTemplate
+from parallel_reason.prompts import PromptTemplate, load
 from parallel_reason.runtime.chat import ChatOptions, templated
 from parallel_reason.text import decode
 from parallel_reason.trace import Message
 
-__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "encoded", "render"]
+__all__ = ["ChatOptions", "Prompt", "RenderedPrompt", "as_prompts", "encoded", "render", "render_all"]
 
 Prompt = str | list[int] | list[Message]
+TemplateName = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def render_all(
+    prompts: list[Prompt],
+    engine: Engine,
+    limits: Limits,
+    dialect: str,
+    template: TemplateName | None,
+    chat: ChatOptions | dict[str, Any] | None,
+) -> list[RenderedPrompt]:
+    """Prompts as `render` makes them, of what a caller gave.
+
+    Args:
+        dialect: in which a template will be used.
+        template: the name or the file of a prompt of `parallel_reason.prompts`.
+    """
+    loaded = None if template is None else load(template, dialect=dialect)
+    options = None if chat is None else ChatOptions.from_caller("chat", chat)
+    return [render(one, engine, limits, template=loaded, chat=options) for one in prompts]
 
 
 def render(

@@ -95,10 +95,10 @@ class TraceRun:
         self.id = id
         self.emit = emit
         self.root: RunningThread = RunningThread(transitions.start(prompt), Allotment(limits.tokens, limits.forks))
-        self._blocks = TraceBlocks(engine.admission, next(_ages))
+        self.blocks = TraceBlocks(engine.admission, next(_ages))
         self.noise = None if sampling.seed is None else f"{sampling.seed}/{sample}/{prompt}"
-        self._requests = ThreadRequests(
-            engine, dialect, sampling, limits, id, self.noise, self._blocks, self._now, self._saw
+        self.requests = ThreadRequests(
+            engine, dialect, sampling, limits, id, self.noise, self.blocks, self.now, self._saw
         )
         self._started = 0.0
         self._first_token: float | None = None
@@ -121,9 +121,9 @@ class TraceRun:
             await asyncio.gather(*self._cancelling, return_exceptions=True)
             for thread in self.root.below():
                 thread.kv.release()
-            self._blocks.close()
+            self.blocks.close()
         return RunResult(
-            self.root.live, self._answer(), self._requests.errors, self._now(), self._first_token, self._blocks.most
+            self.root.live, self._answer(), self.requests.errors, self.now(), self._first_token, self.blocks.most
         )
 
     async def _run_root(self) -> None:
@@ -138,7 +138,7 @@ class TraceRun:
         try:
             answer = self.dialect.answer(live.thread_view()) or None
         except Exception as error:  # of a dialect of another package
-            self._failure(live, error)
+            self.failure(live, error)
             return None
         stop = live.stop_reason.strip() if live.stopped_by_caller else ""
         return answer.rpartition(stop)[0].strip() if answer and stop and stop in answer else answer
@@ -163,14 +163,14 @@ class TraceRun:
             if siblings and thread.cancelled is None and self.dialect.returns(live.result()):
                 await self._cancel([one for one in siblings if one.cancelled is None], f"joined on {live.label}")
         except Exception as error:
-            transitions.end(live, "failed", self._failure(live, error))
+            transitions.end(live, "failed", self.failure(live, error))
         finally:
             if thread.dealer is not None:
                 thread.dealer.end(thread.number)
         if thread.beside:
             self._cancel_soon(thread.beside, f"thread {live.label} ended before it joined")
         if not self.engine.capabilities.graft:
-            self._blocks.give_back(thread.blocks)
+            self.blocks.give_back(thread.blocks)
         live.text = decode(self.engine.tokenizer, [i for i in live.sampled if i not in self.engine.eos_ids])
         self._ended_event(live, thread.text)
 
@@ -180,14 +180,14 @@ class TraceRun:
         sampling_on = await self._step(thread)
         while sampling_on:
             sampling = self.sampling.of(live.label)
-            tokens, bound = next_tokens(live, thread.left, self.limits, self._requests.window, sampling)
+            tokens, bound = next_tokens(live, thread.left, self.limits, self.requests.window, sampling)
             if tokens == 0:
                 if bound == self.limits.name("tokens") and await self._more(thread, "tokens"):
                     continue
                 end: End = ("length", bound) if thread.cancelled is None else ("cancelled", thread.cancelled)
                 transitions.end(live, *end)
                 return
-            if not await self._requests.sample(thread, tokens, stream=self.emit is not None):
+            if not await self.requests.sample(thread, tokens, stream=self.emit is not None):
                 return
             if thread.stopped:
                 live.stopped_at = transitions.stopped_at(
@@ -206,7 +206,7 @@ class TraceRun:
         if isinstance(action, Join):
             return await self._join_beside(thread, action)
         reason = transitions.stop_text(live.sampled, self.dialect.stops(live.depth), self.engine.tokenizer)
-        return transitions.apply(live, action, reason, self._now())
+        return transitions.apply(live, action, reason, self.now())
 
     async def _may_fork(self, thread: RunningThread) -> bool:
         """Use one of the forks that are left, or end the thread."""
@@ -229,11 +229,11 @@ class TraceRun:
     async def _fork(self, thread: RunningThread, action: StartFork) -> bool:
         """Run the children to their ends, and join; whether the parent samples on."""
         live, rule = thread.live, self.dialect.join_rule
-        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self._now())
-        started = self._now()
+        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self.now())
+        started = self.now()
         fork = transitions.fork(live, rule, self.dialect.shares_prefix, action.children, started)
         try:
-            end = await self._requests.cover(thread)
+            end = await self.requests.cover(thread)
             if end is None:
                 thread.start_children(fork, self.limits.children)
                 await self._run_children(thread)
@@ -242,10 +242,10 @@ class TraceRun:
                 if rule == "graft" and not ids_of(continuation.inserts):  # its last token would see its siblings' KV
                     end = end or ("failed", f"dialect {self.dialect.name!r} wrote nothing after a graft")
         finally:
-            live.waiting_s += self._now() - started
+            live.waiting_s += self.now() - started
             for child in (child for child in fork.children if child.status is None):
                 self._never_ran(child, f"thread {live.label} ended before it ran")
-        thread.join_children(rule, len(live.view), self._blocks)
+        thread.join_children(rule, len(live.view), self.blocks)
         if end is not None:
             transitions.end(live, *end)
             return False
@@ -255,7 +255,7 @@ class TraceRun:
         """Join a fork all of whose children have ended; whether the parent samples on."""
         live = thread.live
         transitions.join(live, fork)
-        transitions.write(live, continuation.inserts, self._now())
+        transitions.write(live, continuation.inserts, self.now())
         if self.emit:
             labels = tuple(child.label for child in fork.children)
             self.emit(ForkJoined(self.id, live.label, labels, self._text(continuation.inserts)))
@@ -266,9 +266,9 @@ class TraceRun:
     def _fork_beside(self, thread: RunningThread, action: StartFork) -> bool:
         """Start children and let the parent sample on."""
         live = thread.live
-        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self._now())
+        transitions.rewrite(live, Rewrite(action.take_back, action.inserts), self.now())
         fork = transitions.fork(
-            live, self.dialect.join_rule, self.dialect.shares_prefix, action.children, self._now(), action.key
+            live, self.dialect.join_rule, self.dialect.shares_prefix, action.children, self.now(), action.key
         )
         for child in fork.children[self.limits.children :]:
             self._never_ran(child, self.limits.name("children"))
@@ -282,16 +282,16 @@ class TraceRun:
         """Run a thread to its end; its parent, which goes on meanwhile, needs nothing of its KV."""
         await self._run_thread(thread)
         thread.kv.release()
-        self._blocks.give_back(thread.blocks)
+        self.blocks.give_back(thread.blocks)
 
     async def _join_beside(self, thread: RunningThread, action: Join) -> bool:
         """Wait for the children of an earlier fork, and join; whether the parent samples on."""
-        live, started = thread.live, self._now()
+        live, started = thread.live, self.now()
         fork = live.beside(action.key)
         tasks = [child.task for child in thread.beside if child.live in fork.children and child.task is not None]
         if tasks:
             await asyncio.wait(tasks)
-        live.waiting_s += self._now() - started
+        live.waiting_s += self.now() - started
         continuation = self.dialect.join(live.thread_view(), [child.result() for child in fork.children])
         thread.join_beside(fork)
         return self._go_on(thread, fork, continuation)
@@ -315,10 +315,10 @@ class TraceRun:
     async def _close_children(self, thread: RunningThread, continuation: Continuation) -> End | None:
         """Rewrite the children's ends as a join asks, and have the KV that a graft will see; how that failed."""
         for child, close in zip(thread.children, continuation.closes, strict=False):
-            transitions.rewrite(child.live, close, self._now())
+            transitions.rewrite(child.live, close, self.now())
         if self.dialect.join_rule != "graft":
             return None
-        ends = await asyncio.gather(*(self._requests.cover(child) for child in thread.children if child.live.ran))
+        ends = await asyncio.gather(*(self.requests.cover(child) for child in thread.children if child.live.ran))
         return next((end for end in ends if end is not None), None)
 
     async def _cancel(self, threads: list[RunningThread], reason: str) -> None:
@@ -332,10 +332,10 @@ class TraceRun:
         if requests := [thread.request for thread in every if thread.request is not None]:
             await self.engine.abort(requests)
 
-    def _failure(self, live: LiveThread, error: Exception) -> str:
+    def failure(self, live: LiveThread, error: Exception) -> str:
         """Note an error; what it says, in one line."""
         said = f"{type(error).__name__}: {first_line(error)}"
-        self._requests.errors.append(said)
+        self.requests.errors.append(said)
         if isinstance(error, ParallelReasonError):
             return first_line(error)
         _log.error("thread %s of trace %s failed", live.label, self.id, exc_info=error)
@@ -344,7 +344,7 @@ class TraceRun:
     def _saw(self, thread: RunningThread, delta: TokenDelta) -> None:
         """Tokens came."""
         if self._first_token is None:
-            self._first_token = self._now()
+            self._first_token = self.now()
         if self.emit and thread.text:
             self.emit(
                 TokensSampled(
@@ -373,6 +373,6 @@ class TraceRun:
     def _text(self, inserts: tuple[Insert, ...]) -> str:
         return decode(self.engine.tokenizer, ids_of(inserts))
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Seconds from the start of the trace."""
         return time.perf_counter() - self._started

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 from weakref import WeakSet
@@ -16,30 +16,28 @@ from parallel_reason.engines import early_tokenizer
 from parallel_reason.engines import start as start_engine
 from parallel_reason.engines.base import Engine
 from parallel_reason.engines.checks import check_sampling
-from parallel_reason.errors import CallbackError, EngineError, InputError
+from parallel_reason.errors import EngineError, InputError
 from parallel_reason.limits import Limits
-from parallel_reason.prompts import load as load_prompt
 from parallel_reason.runtime.arguments import (
     AnyChat,
     AnyLimits,
     AnySampling,
     OnTrace,
     RunOptions,
-    TemplateName,
     check_traces_at_once,
     chosen_dialect,
     limits_of,
     limits_of_program,
     sampling_of,
 )
-from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.runtime.events import Event, TraceFinished
 from parallel_reason.runtime.live_thread import records
-from parallel_reason.runtime.program import Program, ProgramThread, started_by
-from parallel_reason.runtime.program_name import check_program, name_of, options_of
+from parallel_reason.runtime.program import Program, one_answer, started_by
+from parallel_reason.runtime.program_name import check_program, made_by
 from parallel_reason.runtime.program_run import ProgramRun
-from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, as_prompts, render
+from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, TemplateName, as_prompts, render_all
 from parallel_reason.runtime.run import TraceRun
+from parallel_reason.runtime.samples import run_samples
 from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace, tally
@@ -208,7 +206,7 @@ class Session:
         Raises:
             InputError: ``program`` is no function; and as `run`.
         """
-        check_program(program)
+        check_program(program, options, RunOptions)
         bounds = limits_of_program(limits, self.limits)
         return await self._run(program, prompts, sampling_of(sampling), bounds, options)
 
@@ -219,11 +217,7 @@ class Session:
             InputError: as `run`.
             EngineError: the engine failed.
         """
-
-        async def ask(thread: ProgramThread) -> str:
-            return await thread.sample()
-
-        [trace] = await self.run_program(ask, [messages], sampling, chat={} if chat is None else chat)
+        [trace] = await self.run_program(one_answer, [messages], sampling, chat={} if chat is None else chat)
         if trace.status in ("failed", "cancelled"):
             raise EngineError(f"no answer: {trace.stop_reason}")
         return trace.text
@@ -238,33 +232,15 @@ class Session:
     ) -> list[Trace]:
         """Run all samples of all prompts, by a program or by the dialect; see `run`."""
         check_sampling(sampling, self.engine)
-        rendered = self._rendered(as_prompts(prompts), limits, options.get("prompt"), options.get("chat"))
-        tasks, skip, on_trace = options.get("tasks"), options.get("skip", ()), options.get("on_trace")
-        if tasks is not None and len(tasks) != len(rendered):
-            raise InputError(f"{len(rendered)} prompts have {len(tasks)} tasks; give one for each")
-        failures: list[BaseException] = []
+        dialect = self.dialect.name if program is None else "none"
+        rendered = render_all(
+            as_prompts(prompts), self.engine, limits, dialect, options.get("prompt"), options.get("chat")
+        )
 
-        async def one(number: int, sample: int, group: str) -> Trace:
-            task = tasks[number] if tasks is not None else None
-            identity = {"task": task, "prompt_index": number, "sample": sample, "group": group}
-            trace = await self._trace(rendered[number], sampling, limits, program=program, **identity)
-            if on_trace is not None:
-                try:
-                    on_trace(trace)
-                except Exception as error:  # the caller's own code must not end the other traces
-                    failures.append(error)
-            return trace
+        def make(number: int, **identity: Any) -> Coroutine[Any, Any, Trace]:
+            return self._trace(rendered[number], sampling, limits, program=program, prompt_index=number, **identity)
 
-        def samples() -> Iterator[tuple[int, int, str]]:
-            for number, each in enumerate(rendered):
-                group = uuid.uuid4().hex
-                name = tasks[number] if tasks is not None else each.text
-                yield from ((number, sample, group) for sample in range(sampling.n) if (name, sample) not in skip)
-
-        traces = await self._call(_gathered(one, samples(), self._slots))
-        if failures:
-            raise CallbackError(traces, failures)
-        return traces
+        return await self._call(run_samples(make, [each.text for each in rendered], sampling.n, self._slots, options))
 
     async def stream(
         self,
@@ -288,7 +264,7 @@ class Session:
         check_sampling(sampling, self.engine)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        (rendered,) = self._rendered([problem], limits, prompt, chat)
+        (rendered,) = render_all([problem], self.engine, limits, self.dialect.name, prompt, chat)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
         async def run() -> None:
@@ -339,14 +315,13 @@ class Session:
         self, sampling: AnySampling | None = None, limits: AnyLimits | None = None, *, program: Program | None = None
     ) -> dict[str, Any]:
         """What the traces of a call have in common; for `parallel_reason.resume`."""
-        bounds = limits_of(limits, self.limits) if program is None else limits_of_program(limits, self.limits)
+        own = {"dialect": self.dialect.name, "dialect_options": self._dialect_options}
         return {
             "model": self.engine.model,
             "engine": self.engine.name,
-            "dialect": self.dialect.name if program is None else f"program:{name_of(program)}",
-            "dialect_options": self._dialect_options if program is None else options_of(program),
+            **(own if program is None else made_by(program)),
             "sampling": sampling_of(sampling),
-            "limits": bounds,
+            "limits": (limits_of if program is None else limits_of_program)(limits, self.limits),
         }
 
     async def close(self) -> None:
@@ -373,13 +348,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _rendered(
-        self, prompts: list[Prompt], limits: Limits, prompt: TemplateName | None, chat: AnyChat | None
-    ) -> list[RenderedPrompt]:
-        template = None if prompt is None else load_prompt(prompt, dialect=self.dialect.name)
-        options = None if chat is None else ChatOptions.from_caller("chat", chat)
-        return [render(one, self.engine, limits, template=template, chat=options) for one in prompts]
 
     async def _trace(
         self,
@@ -435,19 +403,3 @@ class Session:
             raise
         finally:
             self._calls.discard(task)
-
-
-async def _gathered(
-    work: Callable[..., Coroutine[Any, Any, T]], arguments: Iterable[tuple[Any, ...]], slots: asyncio.Semaphore
-) -> list[T]:
-    """``work`` on all arguments, which are taken one by one as slots are free; if this is cancelled, so is the work."""
-    tasks = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in arguments:
-                await slots.acquire()
-                tasks.append(group.create_task(work(*each)))
-                tasks[-1].add_done_callback(lambda _: slots.release())
-    except ExceptionGroup as errors:  # a fault of this package: what a run meets is a status
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
