@@ -24,13 +24,7 @@ from parallel_reason.text import TextStream, decode
 from parallel_reason.trace import Status
 
 GRACE_S = 5.0  # that a program has to return in once its trace was cancelled or met its deadline
-<<<<<<< HEAD
-IDLE_CALLS = (
-    10_000  # calls in a row that may find their thread ended, before a program counts as one that never returns
-)
-=======
 NEVER_RAN: End = ("cancelled", "it never sampled")
->>>>>>> wt-strategies
 
 
 class ProgramRun(TraceRun):
@@ -121,16 +115,7 @@ class ProgramRun(TraceRun):
         """
         live, now = state.live, self.now()
         for fork in state.waiting:
-<<<<<<< HEAD
-            ran = any(child.ran for child in fork.children)
-            if (
-                ran
-                and fork.joined_at is None
-                and not any(one.busy and one.live in fork.children for one in state.children)
-            ):
-=======
             if fork.joined_at is None and state.waited_for(fork):
->>>>>>> wt-strategies
                 transitions.pass_by(live, fork, now)
         specs = [ChildSpec((Insert(tuple(header)),) if header else ()) for header in headers]
         key = f"program {len(self._states)}" if beside else None
@@ -243,114 +228,6 @@ class ProgramRun(TraceRun):
             self.leave(state)
         return state.live.status is None
 
-<<<<<<< HEAD
-    def write(self, state: ProgramState, ids: list[int]) -> None:
-        """Write tokens into a thread."""
-        if self.check(state) and ids:
-            transitions.write(state.live, [Insert(tuple(ids))], self._now())
-            state.at_end = False
-
-    def take_back(self, state: ProgramState, tokens: int) -> None:
-        """Take back the newest tokens of a thread, none older than its start or its newest join."""
-        if self.check(state) and tokens > 0:
-            transitions.take_back(state.live, tokens, self._now())
-            kept = len(state.live.sampled)
-            del state.logprobs[kept:], state.top_logprobs[kept:]
-            state.at_end = False
-
-    async def tokens(self, state: ProgramState, call: Call, *, each: bool) -> AsyncIterator[TokenDelta]:
-        """Sample: tokens as they are added to the thread, with ``each`` one by one, else none are yielded.
-
-        A thread has the tokens that were read: whoever stops reading stops the request.
-        """
-        if not self.check(state) or state.ended:
-            await self._found_ended()
-            return
-        share = state.call = self.pool.share()
-        state.streams, live, left = each, state.live, call.max_tokens
-        try:
-            if not await self._kv_is_ready(state):
-                return
-            while granted := await self._granted(state, share, call, left):
-                decoding = self._requests.decode(
-                    state, granted, call.sampling, call.stops, stream=each or bool(self.emit)
-                )
-                state.decoding = decoding
-                while (delta := await decoding.reports.get()) is not None:
-                    for part in _singles(delta) if each else [delta]:
-                        if state.call is not share:
-                            return
-                        self._add(state, part)
-                        if each:
-                            yield part
-                if state.call is not share:
-                    return
-                state.decoding = None
-                output = await decoding.task
-                share.give_back(granted - len(output.ids))
-                left = None if left is None else left - len(output.ids)
-                if self._stops(state, call, output.finish_reason, len(output.ids)) or left == 0:
-                    return
-        except Exception as error:  # of the engine: the status of this thread
-            transitions.end(live, "failed", self._failure(live, error))
-        finally:
-            if state.call is share:
-                self.leave(state)
-            if live.status is not None:
-                self.end(state, live.status, live.stop_reason)
-
-    async def _kv_is_ready(self, state: ProgramState) -> bool:
-        if state.before is not None:
-            await asyncio.wait([state.before])
-            state.before = None
-        if state.grafted == len(state.live.view):
-            raise InputError(f"thread {state.live.label} joined by graft: write something before it samples")
-        if end := await self._kv.ready(state):
-            transitions.end(state.live, *end)
-        return state.live.status is None
-
-    async def _granted(self, state: ProgramState, share: TokenShare, call: Call, left: int | None) -> int:
-        """How many tokens the next request may sample; 0 if the thread ended at a bound."""
-        live = state.live
-        most, bound = next_tokens(live, Allotment(None, 0), self.limits, self._requests.window, call.thread)
-        if most and state.cancelled is None:
-            most = await share.ask(most if left is None else min(most, left))
-            bound = self.limits.name("tokens")
-        if state.cancelled is not None:
-            transitions.end(live, "cancelled", state.cancelled)
-            return 0
-        if not most:
-            transitions.end(live, "length", bound)
-        return most
-
-    def _stops(self, state: ProgramState, call: Call, reason: str, tokens: int) -> bool:
-        """Whether a call is over after a request that ended for a reason."""
-        live = state.live
-        if reason == "abort":
-            transitions.end(live, "cancelled", state.cancelled or "aborted by the engine")
-        elif reason == "length" and not tokens:
-            transitions.end(live, "length", f"limits.context={self._requests.window}")
-        state.stopped = reason == "stop"
-        if state.stopped:
-            self._requests.apply_stop(state, call.sampling, call.stops)
-        if state.stopped and live.status is None and tokens:
-            ends = frozenset() if call.sampling.ignore_eos else self.engine.eos_ids - call.stops.ids
-            state.at_end = live.newest in ends
-        return state.stopped or live.status is not None
-
-    def _add(self, state: ProgramState, delta: TokenDelta) -> None:
-        versions = [delta.policy_version] * len(delta.ids)
-        assert state.decoding is not None
-        times = state.decoding.started, self._now()
-        transitions.sample(
-            state.live, transitions.Sample(delta.ids, delta.logprobs, delta.top_logprobs, versions, *times)
-        )
-        state.logprobs += delta.logprobs
-        state.top_logprobs += delta.top_logprobs
-        self._idle_calls = 0
-
-=======
->>>>>>> wt-strategies
     def leave(self, state: ProgramState) -> None:
         """Nobody reads on what a thread samples: stop its request, and keep what was read."""
         share, decoding = state.call, state.decoding
@@ -389,81 +266,7 @@ class ProgramRun(TraceRun):
         end = None if state.lost or not ids else await self.kv.ready(state)
         if end is not None:
             self.end(state, *end)
-<<<<<<< HEAD
-            return [float("-inf")] * len(ids)
-        return await self._requests.score(state, ids)
-
-    def join(
-        self, state: ProgramState, children: Sequence[ProgramState], rule: JoinRule, text: list[int] | None
-    ) -> None:
-        """Join some children; all others that it waited for are left."""
-        live, now = state.live, self._now()
-        self._check_join(state, children, rule)
-        others = [child for child in state.children if child not in children]
-        for child in others:
-            self._leave_child(child)
-        chosen = [child for child in children if child.live.ran and child.live.status not in ("cancelled", "failed")]
-        for child in children:
-            self.end(child, "finished" if child.live.ran else "cancelled", "joined")
-        asked = {child.live for child in children if child.beside_parent}
-        forks = [*state.waiting, *(fork for fork in live.forks if asked.intersection(fork.children))]
-        if not self.check(state, waiting=True):
-            chosen = []
-        before = len(live.view)
-        transitions.join_some(live, forks, [child.live for child in chosen] if rule != "message" else [], rule)
-        live.waiting_s += now - state.since if state.waiting else 0
-        inserts = [Insert(tuple(text))] if text else []
-        if rule == "relinearise":
-            copies = [ids_of(child.live.header) + child.live.context[0][child.live.own_from :] for child in chosen[1:]]
-            inserts = [*(Insert(tuple(copy), copied=True) for copy in copies), *inserts]
-        if rule != "message" and chosen:
-            state.joins.append(KVOfJoin(rule, chosen, before))
-            state.grafted = len(live.view) if rule == "graft" else chosen[0].grafted
-        transitions.write(live, inserts if live.status is None else [], now)
-        if not inserts:
-            transitions.mark(live, now)
-        self._forget(state, [*children, *others], kept=chosen if rule != "message" else [])
-        state.at_end = False
-        if self.emit:
-            labels = tuple(child.live.label for child in children)
-            self.emit(ForkJoined(self.id, live.label, labels, self._text(tuple(inserts))))
-
-    def _check_join(self, state: ProgramState, children: Sequence[ProgramState], rule: str) -> None:
-        self.check(state, waiting=True)
-        if rule not in ("message", "relinearise", "graft"):
-            raise InputError(f"there is no join rule {rule!r}; use 'message', 'relinearise' or 'graft'")
-        if rule == "graft" and not self.engine.capabilities.graft:
-            raise InputError(
-                f"engine {self.engine.name!r} as it was started cannot join by graft; start engine 'vllm' with "
-                "graft=True, or use engine='torch'"
-            )
-        for child in children:
-            label = child.live.label
-            if child.parent is not state:
-                raise InputError(f"thread {label} is no child of thread {state.live.label}, which cannot join it")
-            self.check(child, waiting=True)
-            if rule != "message" and (child.beside_parent or not child.shares):
-                raise InputError(f"thread {label} does not continue what its parent sees; join it by 'message'")
-
-    def _leave_child(self, child: ProgramState) -> None:
-        if child.busy:
-            self.stop([child], "not joined")
-        else:
-            self.stop(child.family()[1:], "not joined")
-            self.end(child, *(("finished", "not joined") if child.live.ran else _NEVER_RAN))
-
-    def _forget(self, state: ProgramState, children: Sequence[ProgramState], kept: Sequence[ProgramState]) -> None:
-        """Children that were joined or left, of which the KV of some is still needed."""
-        for child in children:
-            child.joined = True
-            if child not in kept and not child.busy:
-                self._free(child)
-        state.children = [child for child in state.children if child not in children]
-        state.beside = [child for child in state.beside if child not in children]
-        state.waiting = []
-=======
         return [float("-inf")] * len(ids) if state.lost else await self.requests.score(state, ids)
->>>>>>> wt-strategies
 
     def text(self, ids: list[int]) -> str:
         """Tokens as text, without the model's ends of text."""
