@@ -74,9 +74,7 @@ async def asked(thread, ids, count):
 
 async def forked(thread, children, rule, order, count, text, *, clock):
     threads = thread.fork([header for header, _ in children])
-    clocks = await asyncio.gather(
-        *(play(one, body, clock) for one, (_, body) in zip(threads, children, strict=True))
-    )
+    clocks = await asyncio.gather(*(play(one, body, clock) for one, (_, body) in zip(threads, children, strict=True)))
     chosen = [place for place in order if place < len(threads)][:count]
     thread.join([threads[place] for place in chosen], rule, text)
     return max(clocks)
