@@ -324,30 +324,45 @@ def test_traces_are_not_held_in_memory(llm, tmp_path, monkeypatch):
     assert max(most) <= 6
 
 
-def test_a_run_that_is_killed_goes_on_without_losing_or_repeating_a_sample(tmp_path):
+def killed_once(command, folder, samples):
+    """Kill a run as soon as its folder has so many samples, or more; what was whole in it by then."""
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file, deadline = folder / "samples.jsonl", time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        if file.exists() and file.read_bytes().count(b"\n") >= samples:
+            break
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    lines = (folder / "traces.jsonl").read_bytes().splitlines(keepends=True)
+    return {line for line in lines if line.endswith(b"\n")}
+
+
+def test_a_run_that_is_killed_again_and_again_has_every_sample_once(tmp_path):
+    folder, kept = tmp_path / "run", set()
+    command = [sys.executable, "-m", "tests.scripted_evaluation", str(folder), "8", "5", "0.004"]
+    for samples in (1, 7, 14, 22, 31):
+        now = killed_once(command, folder, samples)
+        assert kept <= now
+        kept = now
+    assert 31 <= len(kept) < 40
+    subprocess.run(command, check=True)
+    assert keys(folder) == (every(8, 5), every(8, 5))
+    assert kept <= set((folder / "traces.jsonl").read_bytes().splitlines(keepends=True))
+    assert json.loads((folder / "summary.json").read_text())["samples"] == 40
+
+
+def test_the_command_goes_on_after_a_kill_and_refuses_other_settings(tmp_path):
     folder = tmp_path / "run"
     command = [*COMMAND, "--out", str(folder), "--temperature", "1", "--concurrency", "2"]
-    samples = folder / "samples.jsonl"
-    for wanted in (2, 9):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.time() + 120
-        while time.time() < deadline and process.poll() is None:
-            if samples.exists() and samples.read_bytes().count(b"\n") >= wanted:
-                break
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    kept = {line for line in (folder / "traces.jsonl").read_bytes().splitlines(keepends=True) if line.endswith(b"\n")}
-    assert 9 <= len(kept) < 24
+    kept = killed_once(command, folder, 2)
+    assert 2 <= len(kept) < 12
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "samples; the rest is run" in done.stderr
-    assert keys(folder) == (every(6, 4), every(6, 4))
+    assert keys(folder) == (every(3, 4), every(3, 4))
     assert kept <= set((folder / "traces.jsonl").read_bytes().splitlines(keepends=True))
-    assert json.loads((folder / "summary.json").read_text())["samples"] == 24
 
     other = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, check=False)
     assert other.returncode == 1
