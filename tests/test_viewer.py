@@ -20,7 +20,7 @@ from tests.viewing import DIALECTS, drawn, nasty, texts_of, tokenizer
 @st.composite
 def forked(draw):
     """Traces of which some forks are joined later, and some never."""
-    trace = draw(traces(depth=3, wild=True))
+    trace = draw(traces(depth=2, wild=True))
     for thread in trace.threads:
         for fork in thread.forks:
             kind = draw(st.sampled_from(["waits", "beside", "never"]))
