@@ -5,13 +5,9 @@ function summaryView(index) {
   const rows = index.columns.run.length,
     verdicts = index.columns.correct.some((value) => value !== null);
   const charts = el("div", { class: "charts" }, el("p", { class: "note" }, "Drawing …"));
-  setTimeout(
-    () =>
-      drawCharts(charts, index).catch((error) =>
-        charts.replaceChildren(el("p", { class: "warning" }, `No charts: ${error}`))
-      ),
-    30
-  );
+  const failed = (error) => charts.replaceChildren(el("p", { class: "warning" }, `No charts: ${error}`));
+  const draw = () => drawCharts(charts, index).catch(failed);
+  requestAnimationFrame(() => setTimeout(draw, 100)); // Plotly holds the page up while it starts: what can be read first is
   return el(
     "div",
     { class: "summary" },
