@@ -20,7 +20,7 @@ from tests.viewing import DIALECTS, drawn, nasty, texts_of, tokenizer
 @st.composite
 def forked(draw):
     """Traces of which some forks are joined later, and some never."""
-    trace = draw(traces(depth=3, wild=True))
+    trace = draw(traces(depth=2, wild=True))
     for thread in trace.threads:
         for fork in thread.forks:
             kind = draw(st.sampled_from(["waits", "beside", "never"]))
@@ -104,10 +104,13 @@ def test_lanes_are_whole_and_agree_with_the_recorded_times(dialect):
             if lane.phases:
                 assert lane.started_s <= lane.phases[0].started_s
                 assert lane.phases[-1].ended_s <= lane.ended_s
-            decoding = [phase for phase in lane.phases if phase.kind == "decoding"]
-            assert sum(len(thread.spans[phase.span].ids) for phase in decoding) <= thread.tokens("sampled")
-            spent = sum(phase.ended_s - phase.started_s for phase in decoding)
-            assert spent <= thread.running_s + 1e-3
+            for phase in lane.phases:
+                if phase.kind == "decoding":
+                    span = thread.spans[phase.span]
+                    assert span.origin == "sampled"
+                    assert (span.started_s, span.ended_s) == (phase.started_s, phase.ended_s)
+            if thread.waiting_s == 0:
+                assert all(phase.kind != "waiting" for phase in lane.phases)
             for fork in thread.forks:
                 for child in fork.children:
                     assert times[child].started_s >= lane.started_s

@@ -25,7 +25,7 @@ def tokenizer(dialect):
 def drawn(dialect):
     """Two problems with two samples each: of many short traces of a dialect, those with the most threads."""
     with ThreadPoolExecutor() as beside:  # a thread that drives a browser has a running loop
-        found = [beside.submit(asyncio.run, _one(dialect, seed)).result() for seed in range(40)]
+        found = [beside.submit(asyncio.run, _one(dialect, seed)).result() for seed in range(16)]
     kept = sorted(found, key=lambda trace: -len(trace.threads) if len(trace.threads) < 40 else 0)[:4]
     return [
         trace.model_copy(update={"task": f"{dialect} problem {number // 2}", "sample": number % 2})

@@ -28,7 +28,7 @@ class Lane:
     """One thread on the clock of its trace.
 
     Attributes:
-        started_s, ended_s: from its fork until its last token, or until the last of its children that it waited for.
+        started_s, ended_s: from its fork until its last sampled token, its last fork, or the end of its last wait.
         phases: in order; they do not overlap.
     """
 
@@ -41,7 +41,8 @@ def lanes(threads: Sequence[Thread]) -> list[Lane]:
     """The lane of every thread, [threads].
 
     A span knows when its request started and ended. What lies between is waiting, from a fork until its results are
-    written or its last child has ended, and else queueing.
+    written or its last child has ended, and else queueing, if the thread sampled again. What a join writes at the end
+    of a child, such as a closing tag, does not make its lane longer.
     """
     born = [0.0] * len(threads)
     for number, thread in enumerate(threads):
@@ -63,6 +64,7 @@ def _lane(thread: Thread, born: float, ends: Sequence[float]) -> Lane:
     """One thread's lane, from when it was born and when all threads below it ended."""
     phases: list[Phase] = []
     clock = born
+    last = max([place for place, span in enumerate(thread.spans) if span.origin == "sampled"], default=-1)
     for place in range(len(thread.spans) + 1):
         span = thread.spans[place] if place < len(thread.spans) else None
         children = [child for fork in _joined_at(thread, place) for child in fork.children]
@@ -75,12 +77,13 @@ def _lane(thread: Thread, born: float, ends: Sequence[float]) -> Lane:
                 clock = until
         if span is None:
             break
-        if span.started_s > clock:
+        if span.started_s > clock and place <= last:
             phases.append(Phase("queued", clock, span.started_s))
         if span.origin == "sampled" and span.ended_s > max(clock, span.started_s):
             phases.append(Phase("decoding", max(clock, span.started_s), span.ended_s, place))
         clock = max(clock, span.ended_s)
-    return Lane(born, clock, tuple(phases))
+    forked = [span.ended_s for fork in thread.forks for span in thread.spans[: fork.at]]
+    return Lane(born, max([born, *forked, *(phase.ended_s for phase in phases)]), tuple(phases))
 
 
 def _joined_at(thread: Thread, place: int) -> list[Fork]:

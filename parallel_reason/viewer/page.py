@@ -22,7 +22,8 @@ from parallel_reason.viewer.record import ROW_CHARACTERS, body, clip, problem_ke
 from parallel_reason.viewer.runs import Run, Sample
 from parallel_reason.viewer.tokens import TokenTexts
 
-SCRIPTS = ("text", "dom", "data", "lanes", "words", "trace", "list", "charts", "summary", "main")
+SCRIPTS = ("text", "dom", "data", "marks", "lanes", "words", "trace", "list", "charts", "summary", "main")
+STYLES = ("style", "trace")
 CHUNK = 400_000  # characters of JSON that are compressed together
 NO_CHARTS = "charts need plotly: pip install 'parallel-reason[report]'"
 
@@ -179,7 +180,7 @@ def _parts(title: str, chunks: Iterator[str], index: Callable[[], str], charts: 
     template = Environment(autoescape=True).from_string((folder / "page.html.jinja").read_text())
     return template.stream(
         title=clip(title, ROW_CHARACTERS).text,
-        style=(folder / "style.css").read_text(),
+        style="".join((folder / f"{name}.css").read_text() for name in STYLES),
         scripts=[(folder / f"{name}.js").read_text() for name in SCRIPTS],
         chunks=chunks,
         index=index,

@@ -20,7 +20,9 @@ async function loadIndex() {
     vocabulary.pairs = new Map(vocabulary.pairs.map(([before, id, text]) => [`${before},${id}`, text]));
     vocabulary.control = new Set(vocabulary.control);
     const tags = [...vocabulary.tags].sort((a, b) => b.length - a.length);
-    vocabulary.tag = tags.length ? new RegExp(tags.map((tag) => tag.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g") : null;
+    vocabulary.tag = tags.length
+      ? new RegExp(tags.map((tag) => tag.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g")
+      : null;
   }
   store.index = index;
   return index;

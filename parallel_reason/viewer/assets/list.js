@@ -8,8 +8,18 @@ class List {
     this.items = [];
     this.chosen = 0;
     this.sheet = el("div", { class: "sheet" });
-    this.element = el("div", { class: "list", tabindex: 0, role: "listbox", "aria-label": name,
-      onscroll: () => this.redraw(), onkeydown: (event) => this.key(event) }, this.sheet);
+    this.element = el(
+      "div",
+      {
+        class: "list",
+        tabindex: 0,
+        role: "listbox",
+        "aria-label": name,
+        onscroll: () => this.redraw(),
+        onkeydown: (event) => this.key(event)
+      },
+      this.sheet
+    );
     new ResizeObserver(() => this.redraw()).observe(this.element);
   }
 
@@ -39,14 +49,25 @@ class List {
 
   key(event) {
     const page = Math.floor(this.element.clientHeight / this.rowHeight) - 1;
-    const to = { ArrowDown: this.chosen + 1, ArrowUp: this.chosen - 1, PageDown: this.chosen + page, PageUp: this.chosen - page, Home: 0, End: this.items.length - 1 }[event.key];
-    if (event.key === "Enter") { this.sheet.querySelector(".on")?.click(); return; }
+    const to = {
+      ArrowDown: this.chosen + 1,
+      ArrowUp: this.chosen - 1,
+      PageDown: this.chosen + page,
+      PageUp: this.chosen - page,
+      Home: 0,
+      End: this.items.length - 1
+    }[event.key];
+    if (event.key === "Enter") {
+      this.sheet.querySelector(".on")?.click();
+      return;
+    }
     if (to === undefined) return;
     event.preventDefault();
     this.chosen = Math.min(this.items.length - 1, Math.max(0, to));
     const top = this.chosen * this.rowHeight;
     if (top < this.element.scrollTop) this.element.scrollTop = top;
-    else if (top + this.rowHeight > this.element.scrollTop + this.element.clientHeight) this.element.scrollTop = top + this.rowHeight - this.element.clientHeight;
+    else if (top + this.rowHeight > this.element.scrollTop + this.element.clientHeight)
+      this.element.scrollTop = top + this.rowHeight - this.element.clientHeight;
     this.redraw();
   }
 }
