@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 ROOT = str(Path(__file__).parents[1])
 WORKERS = {"env_vars": {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}}  # which import the package from here
-PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 def node(**resources: Any) -> dict[str, Any]:
@@ -27,14 +28,25 @@ def node(**resources: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def ray_cluster(**head: Any) -> Iterator[Any]:
-    """A cluster of one node, to which this process is connected; ``head`` are resources of the node."""
+    """A cluster of one node, to which this process is connected; ``head`` are resources of the node.
+
+    Where ``RAY_ADDRESS`` names a cluster, that one is used, and cannot be changed.
+    """
     import ray
+    from ray._private import utils
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=node(**head))
+    address = os.environ.get("RAY_ADDRESS")
+    cluster: Any = None
+    if address is None:
+        # As where ray[default] is not installed: without the dashboard, whose parts take longer to start than Ray waits.
+        utils.get_dashboard_dependency_error = lambda: ImportError("not wanted here")
+        cluster = Cluster(initialize_head=True, head_node_args=node(**head))
+        address = cluster.address
     try:
-        ray.init(address=cluster.address, runtime_env=WORKERS, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, runtime_env=WORKERS, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        if cluster is not None:
+            cluster.shutdown()

@@ -6,7 +6,7 @@ from typing import Any
 
 from parallel_reason.errors import EngineError, ParallelReasonError, first_line
 from parallel_reason.fleet.settings import Fleet
-from parallel_reason.fleet.worker import EngineWorker
+from parallel_reason.fleet.worker import EngineWorker, NotStartedError
 
 CALLS_BESIDE = 64  # that an actor takes at once, beside those of traces
 
@@ -125,4 +125,6 @@ def _translated(error: Any) -> Exception:
     if not isinstance(error, RayTaskError):
         return Gone(first_line(error), isinstance(error, ActorDiedError))
     cause = error.cause
+    if isinstance(cause, NotStartedError):
+        return Gone(str(cause))
     return cause if isinstance(cause, ParallelReasonError) else EngineError(f"an engine of the fleet failed: {cause!r}")

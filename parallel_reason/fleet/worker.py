@@ -18,6 +18,10 @@ BINDING = "VLLM_CPU_OMP_THREADS_BIND"  # vLLM's own choice binds all engines of 
 LOADS_WHEN_IDLE = {"torch"}  # engines whose KV is of no use to other weights; the rest keep their requests
 
 
+class NotStartedError(EngineError):
+    """A call reached a process that Ray started in place of one that ended; to its caller it is gone all the same."""
+
+
 class EngineWorker:
     """An engine that Ray restarts when its process ends. Its calls run on one event loop.
 
@@ -151,7 +155,7 @@ class EngineWorker:
     @property
     def _started(self) -> Session:
         if self._session is None:
-            raise EngineError("this process was restarted, and its engine not started yet")
+            raise NotStartedError("the process was restarted, and its engine is not started yet")
         return self._session
 
     async def _run(self, job: TraceJob, **emit: Any) -> Trace:
