@@ -81,15 +81,12 @@ def _wide(threads: int) -> Trace:
     """A root and children that fork again, each with 40 tokens and times of its own."""
     noise = np.random.default_rng(SEED)
     found = [Thread(label="0", status="finished", spans=[_span("prompt", 12, 0, 0), _span("sampled", 200, 0, 1)])]
+    found[0].forks.append(Fork(at=2, join_rule="message"))
     per_child = 9
     while len(found) < threads:
-        child = Thread(
-            label=f"0.{len(found[0].forks[0].children) if found[0].forks else 0}", parent=0, status="finished"
-        )
-        if not found[0].forks:
-            found[0].forks.append(Fork(at=2, join_rule="message"))
-        number = len(found)
-        found[0].forks[0].children.append(number)
+        number, siblings = len(found), found[0].forks[0].children
+        child = Thread(label=f"0.{len(siblings)}", parent=0, status="finished")
+        siblings.append(number)
         found.append(child)
         child.spans = [_span("injected", 6, 1, 1), _span("sampled", 40, 1.1, 2 + noise.random())]
         below = list(range(number + 1, min(threads, number + 1 + per_child)))
@@ -148,7 +145,8 @@ def _drawn(page: Any, place: str) -> float:
     script = """(place) => new Promise((done) => {
         const started = performance.now();
         location.hash = place;
-        const look = () => document.querySelector(".lanes .name") ? requestAnimationFrame(() => done(performance.now() - started)) : requestAnimationFrame(look);
+        const drawn = () => done(performance.now() - started);
+        const look = () => requestAnimationFrame(document.querySelector(".lanes .name") ? drawn : look);
         look();
     })"""
     return float(page.evaluate(script, place)) / 1e3

@@ -27,7 +27,8 @@ from rich.table import Table
 from parallel_reason import InputError, ParallelReasonError
 from parallel_reason.strategies import REPLAYABLE, Budget, Strategy, find
 from parallel_reason.strategies.recorded import Accounting, RecordedBranches, RecordedProblem, replay
-from parallel_reason.strategies.recording import FORMS, read_recording
+from parallel_reason.strategies.recording import FORMS, read_recording, read_runs
+from parallel_reason.tasks import find as find_task
 
 Runs = npt.NDArray[np.float64]
 
@@ -126,7 +127,9 @@ def table(title: str, every: Sequence[dict[str, Any]]) -> Table:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="Recorded branches: a JSON list of problems.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Recorded branches, a JSON list; or traces of one thread each.", show_default=False)
+    ],
     strategy: Annotated[
         list[str] | None, typer.Option(help="A name, or with parameters: sc:n=16. Repeat it. Default: all that replay.")
     ] = None,
@@ -146,6 +149,9 @@ def run(
             "with the step after its last probe.",
         ),
     ] = False,
+    task: Annotated[
+        str | None, typer.Option(help="FILE is traces (JSONL) of this task, such as aime:FILE.", show_default=False)
+    ] = None,
     total_tokens: Annotated[int | None, typer.Option(min=1, help="Budget of each problem, all paths together.")] = None,
     critical_path: Annotated[int | None, typer.Option(min=1, help="Budget of each problem, one after another.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows instead of a table.")] = False,
@@ -163,7 +169,7 @@ def run(
                 f"strategy {one.name!r} needs a model; on recorded branches there is {', '.join(REPLAYABLE)}"
             )
     replayed = Replay(
-        read_recording(file, FORMS[form]),
+        read_runs(file, find_task(task)) if task else read_recording(file, FORMS[form]),
         Accounting(charge, as_published),
         Budget(total_tokens=total_tokens, critical_path=critical_path),
         seed,

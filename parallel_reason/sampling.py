@@ -8,6 +8,7 @@ Bounds on a whole trace are in `Limits`.
 
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -142,7 +143,7 @@ class SamplingParams(FrozenRecord):
             raise ValueError(f"min_tokens={self.min_tokens} is above max_tokens={self.max_tokens}")
         for inner in filter(None, (self.below, *self.threads.values())):
             for field in ("n", "seed", "threads"):
-                if getattr(inner, field) != type(self).model_fields[field].get_default(call_default_factory=True):
+                if getattr(inner, field) != _defaults()[field]:
                     raise ValueError(f"{field} is of the whole trace: give it outside of below and threads")
         return self
 
@@ -162,9 +163,8 @@ class SamplingParams(FrozenRecord):
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
-        fields = type(self).model_fields.items()
-        every = ((name, getattr(self, name), field.get_default(call_default_factory=True)) for name, field in fields)
-        return {name: value for name, value, default in every if value != default}
+        own = vars(self)
+        return {name: own[name] for name, default in _defaults().items() if own[name] != default}
 
     @property
     def counts_output(self) -> bool:
@@ -186,3 +186,10 @@ class SamplingParams(FrozenRecord):
     def name(self, field: str) -> str:
         """How a reason names a bound: ``sampling.max_tokens=20``."""
         return f"sampling.{field}={getattr(self, field)}"
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Every field of `SamplingParams` and its default."""
+    fields = SamplingParams.model_fields.items()
+    return {name: field.get_default(call_default_factory=True) for name, field in fields}

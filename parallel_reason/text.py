@@ -1,7 +1,13 @@
 """Token ids to text, for people to read and to look for stop texts; ids, never text, go back to an engine."""
 
+import re
+import string
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + string.punctuation)
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token that stands for a byte
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
@@ -46,7 +52,8 @@ class TextStream:
 class StopTexts:
     """Looks for stop texts in what a thread samples: what its prompt quotes never ends it.
 
-    The tokenizer may split a stop text over several tokens, and a request may end between them.
+    The tokenizer may split a stop text over several tokens, and a request may end between them. Most tokens cannot end
+    one, and are decoded only when one comes that can.
 
     Attributes:
         found: the stop text that the newest token completed, of several the one that ends last; None if there is none.
@@ -60,15 +67,27 @@ class StopTexts:
         """
         self.found: str | None = None
         self._texts = texts
-        self._stream = TextStream(tokenizer)
-        self._longest = max(map(len, texts), default=1)
-        self._tail = ""  # the newest text that may be the beginning of a stop
-        self._known = 0  # how much of it, and of what the stream holds back, was looked at
+        self._tokenizer = tokenizer
+        self._enders = enders(tokenizer, len(tokenizer), texts)
+        self._passed: list[int] = []  # tokens that cannot end a stop, not decoded yet
+        self._start()
         if before:
             self._add(list(before))
 
+    def _start(self) -> None:
+        self._stream = TextStream(self._tokenizer)
+        self._longest = max(map(len, self._texts), default=1)
+        self._tail = ""  # the newest text that may be the beginning of a stop
+        self._known = 0  # how much of it, and of what the stream holds back, was looked at
+
     def completed_by(self, token: int) -> bool:
         """Add a token; whether a stop ends in what it adds to the text."""
+        self.found = None
+        if self._enders is not None and token not in self._enders:
+            self._passed.append(token)
+            return False
+        if self._passed:
+            self._catch_up()
         known, seen = self._known, self._add([token])
         ends = [(end, text) for text in self._texts if (end := seen.rfind(text) + len(text)) > known and text in seen]
         self.found = max(ends)[1] if ends else None
@@ -77,6 +96,13 @@ class StopTexts:
     def kept(self, ids: list[int]) -> int | None:
         """Add tokens; how many of them come up to the end of the first stop, or None if there is none."""
         return next((count for count, token in enumerate(ids, start=1) if self.completed_by(token)), None)
+
+    def _catch_up(self) -> None:
+        """Read the tokens that were passed over, or of many the newest: a stop reaches no further back."""
+        if len(self._passed) > (most := reach(self._texts)):
+            self._start()
+        self._add(self._passed[-most:])
+        self._passed = []
 
     def _add(self, ids: list[int]) -> str:
         """The newest text with these tokens; one may end a stop and begin a character, which is held back."""
@@ -90,3 +116,23 @@ class StopTexts:
 def reach(texts: Iterable[str]) -> int:
     """In how many tokens any of these texts begins at the latest: a character has up to four."""
     return 4 * max(map(len, texts), default=0)
+
+
+@lru_cache(maxsize=64)
+def enders(tokenizer: Any, size: int, texts: tuple[str, ...]) -> frozenset[int] | None:
+    """The tokens that may end one of these texts, by their last characters; None if any token may.
+
+    Only letters, digits and punctuation of ASCII stand for themselves in every vocabulary.
+
+    Args:
+        size: of the tokenizer, which may grow.
+    """
+    lasts = {text[-1:] for text in texts}
+    if not lasts <= _PLAIN:
+        return None
+    words = tokenizer.get_vocab().items()
+    return frozenset(
+        token
+        for word, token in words
+        if not isinstance(word, str) or _BYTE.fullmatch(word) or any(last in word for last in lasts)
+    )

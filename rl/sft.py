@@ -76,7 +76,7 @@ def train(config: SftConfig) -> Path:
         train_dataset=make_dataset(config, dialect, len(tokenizer)),
         data_collator=collate,
         optimizers=make_optimizer(config, model),
-        peft_config=config.lora and lora_config(config.lora, prepared),
+        peft_config=config.lora and lora_config(config.lora, prepared, tied=model.config.tie_word_embeddings),
         callbacks=kept,
     )
     with ExitStack() as stack:

@@ -52,17 +52,22 @@ def random_model(shape: RandomModel, tokenizer: Any, seed: int) -> Any:
     )
 
 
-def lora_config(lora: Lora, prepared: PreparedFor | None) -> Any:
-    """Peft's configuration; the rows of control tokens that `prepare` added are trained whole."""
+def lora_config(lora: Lora, prepared: PreparedFor | None, *, tied: bool) -> Any:
+    """Peft's configuration; the rows of control tokens that `prepare` added are trained whole.
+
+    Args:
+        tied: whether the output layer has the weights of the embeddings.
+    """
     from peft import LoraConfig
 
     added = [token.id for token in prepared.added] if prepared and lora.train_added_tokens else []
+    rows = {"embed_tokens": added} if tied else {"embed_tokens": added, "lm_head": added}
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=lora.targets,
         task_type="CAUSAL_LM",
-        trainable_token_indices={"embed_tokens": added} if added else None,
+        trainable_token_indices=rows if added else None,
     )
 
 

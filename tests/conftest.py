@@ -107,4 +107,8 @@ def ignoring_eos(monkeypatch):
     from parallel_reason.engines.openai import engine as openai
 
     body = openai.decoding_body
-    monkeypatch.setattr(openai, "decoding_body", lambda *of, **options: body(*of, **options) | {"ignore_eos": True})
+
+    def without_ends(request, model, eos_ids, draw):
+        return body(request, model, draw=draw) | {"ignore_eos": True}
+
+    monkeypatch.setattr(openai, "decoding_body", without_ends)

@@ -14,6 +14,7 @@ llm = ParallelLLM(engine=sys.argv[1])
 print("ANSWER", llm.generate("22,26,31,53=27", limits={"tokens": 40})[0].status, flush=True)
 stream = llm.stream_sync("22,26,31,53=27")  # under way when the program ends
 next(stream)
+input()
 """
 
 INTERRUPTED = """

@@ -60,12 +60,12 @@ def test_a_full_disk_under_standard_output_is_one_line_of_any_command(command, t
 
 
 def test_a_closed_pipe_ends_quietly_and_cancels_what_nobody_reads():
-    command = [*COMMAND, *GENERATE[:-3], "--json", "--n", "1000", "--children", "2", "--temperature", "1"]
+    command = [*COMMAND, *GENERATE, "--n", "2000", "--children", "2", "--temperature", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         first = json.loads(process.stdout.readline())
         process.stdout.close()
         try:
-            _, errors = process.communicate(timeout=120)  # 12,000 traces would take ten minutes
+            _, errors = process.communicate(timeout=120)  # 24,000 traces would take longer
         finally:
             process.kill()
     status = process.returncode

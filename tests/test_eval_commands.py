@@ -1,8 +1,11 @@
 """`eval`, `compare` and the scripts of `evals`, as people type them."""
 
 import json
+import re
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,14 +63,14 @@ def test_the_figures_are_those_of_the_samples(command, runs):
     ("args", "says"),
     [
         (["chess"], "there is no task 'chess'"),
-        (["aime:none.jsonl"], "give a model with --model"),
+        (["reasoning_gym:chain_sum"], "give a model with --model"),
         (["aime:none.jsonl", "--model", "x/y"], "none.jsonl: No such file"),
         (["countdown", "--problems", "x"], "problems x: give a count"),
         (["countdown", "--temperature", "-1"], "--temperature -1.0"),
         (["countdown", "--dialect", "x"], "x"),
         (["countdown", "--samples", "0"], "--n 0"),
-        (["countdown", "--engine", "torch", "--problems", "3000"], "3000"),
-        (["countdown", "--engine", "torch", "--prompt", "x"], "unknown prompt 'x'"),
+        (["countdown", "--strategy", "magic"], "there is no strategy 'magic'"),
+        (["countdown", "--prompt", "x"], "unknown prompt 'x'"),
         (["countdown", "--engine", "torch", "--problems", "1", "--out", "/dev/null/x"], "cannot write /dev/null"),
     ],
 )
@@ -77,7 +80,9 @@ def test_what_cannot_be_used_is_one_line(command, args, says):
 
 def test_the_scripts_are_the_command(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["evals.countdown", *TORCH, "--out", str(tmp_path / "run")])
-    runpy.run_module("evals.countdown", run_name="__main__")
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("evals.countdown", run_name="__main__")
+    assert done.value.code == 0
     assert "accuracy, avg@1" in capfd.readouterr().out
     (tmp_path / "aime.jsonl").write_text('{"problem": "1,2,3,4=10", "answer": 7}\n')
     args = [str(tmp_path / "aime.jsonl"), "--engine", "torch", "--prompt", "none", "--tokens", "9", "--samples", "4"]
@@ -137,3 +142,12 @@ def test_a_terminal_shows_how_far_it_is_and_the_accuracy_so_far(tmp_path):
     assert "3/3" in shown
     assert "% right" in shown
     assert "left" in shown
+
+
+def test_the_example_of_the_page_runs(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.split()) == 5
+    assert (tmp_path / "runs" / "parallel" / "summary.json").exists()

@@ -287,3 +287,18 @@ def test_a_shape_that_cannot_be_known_is_none(tmp_path):
     for text in ("{", "[]", '{"hidden_size": 4}', '{"hidden_size": "x"}'):
         (tmp_path / "config.json").write_text(text)
         assert shape_of(str(tmp_path)) is None
+
+
+def test_spans_that_follow_one_another_are_of_one_request():
+    from parallel_reason import Span, Thread, Trace
+
+    def request(*spans):
+        return work_of(
+            Trace(prompt="", dialect="none", model="m", threads=[Thread(label="0", status="finished", spans=spans)])
+        )
+
+    prompt, more = Span(ids=[1, 2, 3], origin="prompt"), Span(ids=[4, 5], origin="sampled")
+    written = Span(ids=[6], origin="injected")
+    assert request(prompt, more, more).unshared == 3
+    assert request(prompt, more, written, more).unshared == 3 + 6
+    assert request(prompt, more, more.model_copy(update={"taken_back": 1})).unshared == 3 + 4

@@ -151,6 +151,13 @@ def test_another_runs_settings_are_refused_by_the_first_difference(llm, run, cha
         evaluate(llm.with_dialect("none"), plan(), run)
 
 
+def test_keys_of_servers_are_written_nowhere(llm, tmp_path):
+    evaluate(llm, plan(problems=1, n=1, engine_options={"api_key": "hush", "context": 99}), tmp_path / "run")
+    written = b"".join(file.read_bytes() for file in (tmp_path / "run").iterdir())
+    assert b"hush" not in written
+    assert b'"context": 99' in written
+
+
 def test_an_edited_file_of_problems_is_another_run(llm, tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text('{"problem": "1,2,3,4=10", "answer": 7}\n')
@@ -197,6 +204,26 @@ def test_a_range_is_counted_from_0_and_without_the_last(tmp_path):
         make_plan(f"aime:{file}", "none", problems="6:")
     with pytest.raises(InputError, match="7 problems were asked for"):
         make_plan(f"aime:{file}", "none", problems=7)
+
+
+def test_a_strategy_is_run_in_place_of_the_dialect_and_graded_by_the_same_verifier(llm, tmp_path):
+    """Paths of it are children of one thread; its budget bounds what every trace samples."""
+    sequential, options = llm.with_dialect("none"), {"problems": 2, "sampling": {"temperature": 1.0}}
+    of_strategy = make_plan("countdown", "none", strategy="sc:n=3", budget={"total_tokens": 60}, **options)
+    found = evaluate(sequential, of_strategy, tmp_path / "run")
+    traces = list(read_traces(tmp_path / "run" / "traces.jsonl"))
+    assert [len(trace.threads) for trace in traces] == [4, 4]
+    assert max(trace.ledger.sampled_tokens for trace in traces) <= 60
+    assert found.acceleration_of_sums == pytest.approx(3, abs=0.2)
+    settings = read_run(tmp_path / "run")[0]
+    assert (settings.strategy, settings.budget.total_tokens) == ("sc:n=3", 60)
+    for change, says in (({"strategy": "sc:n=2"}, "strategy was 'sc:n=3'"), ({"strategy": None}, "strategy was")):
+        given = {"strategy": "sc:n=3", "budget": {"total_tokens": 60}, **options, **change}
+        given["budget"] = given["budget"] if given["strategy"] else None
+        with pytest.raises(InputError, match=says):
+            evaluate(sequential, make_plan("countdown", "none", **given), tmp_path / "run")
+    with pytest.raises(InputError, match="a budget is of a strategy"):
+        make_plan("countdown", "none", budget={"total_tokens": 60})
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(llm, run, tmp_path):

@@ -194,33 +194,6 @@ def test_importing_the_package_imports_no_engine():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-SCRIPT = """
-import parallel_reason  # a script without a __main__ guard
-llm = parallel_reason.ParallelLLM()  # and that does not close it
-print("ANSWER", llm.generate({prompt!r})[0].answer, flush=True)
-input()
-"""
-
-
-def test_a_script_without_a_guard_leaves_no_process_when_it_ends_or_is_killed(tmp_path):
-    import psutil
-
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(prompt=str(PROBLEMS[0])))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    ends, killed = (subprocess.Popen([sys.executable, str(script)], text=True, **pipes) for _ in range(2))
-    assert [script.stdout.readline().split()[0] for script in (ends, killed)] == ["ANSWER"] * 2
-    below = [child for one in (ends, killed) for child in psutil.Process(one.pid).children(recursive=True)]
-    started = [child for child in below if "VLLM" in child.name()]
-    assert len(started) > 2
-    killed.kill()
-    _, errors = ends.communicate("\n", timeout=100)
-    assert (ends.returncode, errors) == (0, "")
-    killed.communicate()
-    _, alive = psutil.wait_procs(started, timeout=30)
-    assert alive == []
-
-
 def test_a_dead_engine_fails_its_traces_by_name_and_spares_the_others(soup_model, countdown):
     import psutil
 

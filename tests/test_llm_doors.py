@@ -166,11 +166,23 @@ def test_a_process_that_was_forked_off_is_told_that_the_model_is_not_there(llm):
 
 
 @pytest.mark.parametrize("engine", ["torch", "vllm"])
-def test_a_script_that_never_closes_ends_in_silence(engine, tmp_path):
+def test_a_script_that_never_closes_ends_in_silence_and_one_that_is_killed_leaves_no_process(engine, tmp_path):
+    import psutil
+
     script = tmp_path / "script.py"
     script.write_text(NEVER_CLOSED)
-    ran = subprocess.run([sys.executable, script, engine], capture_output=True, text=True, check=False)
-    assert (ran.stdout, ran.stderr, ran.returncode) == ("ANSWER length\n", "", 0)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    ends, killed = (subprocess.Popen([sys.executable, script, engine], text=True, **pipes) for _ in range(2))
+    assert [one.stdout.readline() for one in (ends, killed)] == ["ANSWER length\n"] * 2
+    below = [child for one in (ends, killed) for child in psutil.Process(one.pid).children(recursive=True)]
+    started = [child for child in below if "VLLM" in child.name()]
+    assert len(started) > 2 or engine == "torch"
+    killed.kill()
+    said, errors = ends.communicate("\n", timeout=100)
+    assert (said, errors, ends.returncode) == ("", "", 0)
+    killed.communicate()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert alive == []
 
 
 @pytest.mark.parametrize("engine", ["torch", "vllm"])

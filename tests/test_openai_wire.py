@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import time
 
 import pytest
@@ -240,6 +241,53 @@ def test_what_a_server_counts_over_one_request_is_refused_unless_our_sampler_run
     with answering(folder, seeded_sampler=True) as (engine, run, server):
         run(engine.generate(request(sampling=sampling)))
     assert next(iter(field)) in json.loads(server.bodies[0]["vllm_xargs"]["seeded_draw"])["sampling"]
+
+
+def tokenizer_and(folder, tmp_path, **files):
+    """The folder of a tokenizer with these JSON files beside it."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(tmp_path)
+
+
+ONE, TWO = 1, 2  # ends of text
+
+
+@pytest.mark.parametrize(
+    ("files", "ends"),
+    [
+        ({}, set()),
+        ({"generation_config": {"eos_token_id": [ONE, TWO]}, "config": {"eos_token_id": 3}}, {ONE, TWO}),
+        ({"generation_config": {}, "config": {"model_type": "qwen3", "eos_token_id": ONE}}, {ONE}),
+        ({"generation_config": {}, "config": {"model_type": "gemma3", "text_config": {"eos_token_id": [TWO]}}}, {TWO}),
+        ({"generation_config": {"eos_token_id": [ONE, "</s>", 256, -1]}}, {ONE}),
+        ({"generation_config": "{", "config": {"eos_token_id": TWO}}, {TWO}),
+        ({"generation_config": "[]"}, set()),
+    ],
+)
+def test_a_model_ends_at_every_end_of_text_that_its_configs_name(folder, tmp_path, files, ends):
+    place = tokenizer_and(folder, tmp_path, **files)
+    with answering(place) as (engine, run, server):
+        run(engine.generate(request(stop_ids=frozenset({9}))))
+        run(engine.generate(request(stop_ids=frozenset({9}), sampling=SamplingParams(ignore_eos=True))))
+        run(engine.generate(request(stop_ids=frozenset({9}), sampling=DRAWN)))
+    assert engine.eos_ids == ends
+    assert [body["stop_token_ids"] for body in server.bodies] == [[*sorted(ends), 9], [9], [*sorted(ends), 9]]
+
+
+def test_ends_of_text_may_be_given_and_our_sampler_is_sent_them(folder, tmp_path):
+    place = tokenizer_and(folder, tmp_path, generation_config={"eos_token_id": [ONE]})
+    with answering(place, eos_ids=[TWO], seeded_sampler=True) as (engine, run, server):
+        run(engine.generate(request(sampling=SamplingParams(min_tokens=3))))
+    assert TWO in server.bodies[0]["stop_token_ids"]
+    assert ONE not in engine.eos_ids
+    assert TWO in json.loads(server.bodies[0]["vllm_xargs"]["seeded_draw"])["ends"]
+    with (
+        pytest.raises(InputError, match="eos_ids: token id 256 is not in the vocabulary of 256"),
+        answering(place, eos_ids=[256]),
+    ):
+        pass
 
 
 def test_no_new_tokens_are_asked_for_and_none_come(folder):

@@ -119,6 +119,79 @@ def test_a_quoted_tag_is_neither_a_problem_of_a_text_nor_of_a_later_fork(kind):
     assert problems(bind("npr", tokens), tokens, [5], tokens.encode(text.replace("`", ""))) != []
 
 
+INSIDE = {  # what a root writes with tags of its block quoted in it, and the text that each child begins with
+    "spawn_join": ("<spawn>m `<spawn>` or `<sep>` and `</spawn>` n<sep>o</spawn>",
+                   ["<thread>m `<spawn>` or `<sep>` and `</spawn>` n", "<thread>o"]),
+    "apr": (BLOCK.replace("<Start", "`<Calling Sub Searches>`\n<Start", 1), [None, None]),
+    "multiverse": (GOAL("`<Goal>` <Outline>1: `<Outline>2: o</Outline>`</Outline> ``<Goal>``"), ["<Path>\n1:"]),
+    "npr": (PLAN("`<guideline>` <plan>1: `<plan>2:o</plan>` \"</step>\"</plan>"), ["<step>\n1:"]),
+    "threadweaver": (WEAVE(f"`<Outlines>` {OUTLINE(2)} `{OUTLINE(3)}`"), ["\n<Thread>\n2:"]),
+    "async_think": ("<FORK-1>q `<FORK-1>` `</FORK-1>` r</FORK-1>", ["q `<FORK-1>` `</FORK-1>` r\n"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("name", list(INSIDE))
+def test_a_tag_that_is_quoted_in_a_block_is_text_of_the_block(name, kind):
+    if name == "spawn_join" and kind == "text":
+        pytest.skip("its tags are tokens")
+    block, begins = INSIDE[name]
+    root = [block, "<JOIN-1>b<eos>" if name == "async_think" else "b<eos>"]
+    trace, again = run(name, kind, {"0": root, "0.0": ["x</Thread>" if name == "threadweaver" else "x<eos>"]})
+    assert trace.ledger.malformed_forks == 0
+    read = again() if name != "apr" else trace  # whose text has the joins alone
+    for found in (trace, read):
+        headers = [KINDS[kind].decode(thread.spans[0].ids) for thread in found.threads[1:]]
+        assert len(headers) == len(begins)
+        assert all(begin in (None, header) for header, begin in zip(headers, begins, strict=True))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    ("name", "root", "child", "join"),
+    [
+        ("spawn_join", ["<spawn>m</spawn>"], "<return>a `<return>` b</thread>", "<join>a `<return>` b</join>"),
+        ("async_think", ["<FORK-1>q</FORK-1>", "<JOIN-1>"], "<RETURN>a `<RETURN>` `</RETURN>` b</RETURN>",
+         "a `<RETURN>` `</RETURN>` b</JOIN-1>"),
+    ],
+)  # fmt: skip
+def test_a_child_may_quote_the_tag_with_which_it_returns(name, root, child, join, kind):
+    if name == "spawn_join" and kind == "text":
+        pytest.skip("its tags are tokens")
+    trace, _ = run(name, kind, {"0": [*root, "b<eos>"], "0.0": [child]})
+    assert join in [KINDS[kind].decode(span.ids) for span in trace.root.spans if span.origin == "injected"]
+    lost, _ = run(name, kind, {"0": [*root, "b<eos>"], "0.0": [f"`{child.partition('>')[0]}>` b<eos>"]})
+    assert not any("`" in KINDS[kind].decode(span.ids) for span in lost.root.spans if span.origin == "injected")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_summary_goes_on_after_its_own_closing_tag_in_quotes(kind):
+    texts = {"0": ["<Parallel>", "c `</Summary>` d<Parallel>", "e<eos>", "f<Parallel>", "g</Summary><eos>"]}
+    trace, _ = run("parallel_r1", kind, texts)
+    assert len(trace.root.forks) == 2  # the first end of text closed the summary, so that the third <Parallel> forks
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("async_think", "<ANSWER>`<ANSWER>` 4 `</ANSWER>` 5</ANSWER>", "`<ANSWER>` 4 `</ANSWER>` 5"),
+        ("dc_cot", "`<answer>` <answer>4</answer><eos>", "4"),
+        ("multiverse", "see `</Path>` or </Conclusion>4<eos>", "see `</Path>` or 4"),
+    ],
+)
+def test_quoted_tags_are_text_of_the_answer(name, text, answer, kind):
+    assert run(name, kind, {"0": [text]})[0].answer == answer
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_validator_takes_quoted_tags_in_a_block_for_text(kind):
+    tokens = KINDS[kind]
+    block = PLAN("<plan>1: `<guideline>` or `</plan>`</plan>") + "<step>\n1:x `<step>`</step><takeaway>\nc</takeaway>"
+    assert problems(bind("npr", tokens), tokens, [5], tokens.encode(f"{block}b<eos>")) == []
+    assert problems(bind("npr", tokens), tokens, [5], tokens.encode(f"{block}b<eos>".replace("`", ""))) != []
+
+
 def test_what_the_prompt_quotes_does_not_count():
     tokens = KINDS["tokens"]
     engine = ScriptedEngine.from_texts(tokens, {"0": ["<Parallel>", "b<eos>"]})

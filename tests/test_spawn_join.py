@@ -68,10 +68,10 @@ def check(sequence):
 def test_no_sequence_of_tokens_raises_or_is_misread():
     rng = random.Random(0)
     some = [*TAGS, *PLAIN[:4]]
-    sequences = ([rng.choice(some) for _ in range(rng.randrange(25))] for _ in range(10_000))
-    assert sum(map(check, sequences)) > 100
-    blocks = ([*rng.choices(some, k=rng.randrange(9)), DIALECT.spawn_end] for _ in range(10_000))
-    assert sum(map(check, blocks)) > 1000
+    sequences = ([rng.choice(some) for _ in range(rng.randrange(25))] for _ in range(4_000))
+    assert sum(map(check, sequences)) > 40
+    blocks = ([*rng.choices(some, k=rng.randrange(9)), DIALECT.spawn_end] for _ in range(4_000))
+    assert sum(map(check, blocks)) > 400
 
 
 @given(SOUP)

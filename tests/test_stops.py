@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from parallel_reason.engines.torch.engine import TorchEngine
-from parallel_reason.text import StopTexts
+from parallel_reason.text import StopTexts, enders
 from tests.house import House, ask
 from tests.letters import build_endless, byte_tokenizer
 
@@ -71,17 +71,32 @@ def test_tokens_one_by_one_or_in_chunks_find_the_same(tokenizer):
 
 
 def test_every_short_text_against_a_naive_reading(tokenizer):
-    texts = ("aba", "bb")
-    for letters in itertools.product("ab", repeat=7):
+    texts = ("aba", "cb")  # no stop ends with c
+    for letters in itertools.product("abc", repeat=6):
         text = "".join(letters)
         ends = [text.find(stop) + len(stop) for stop in texts if stop in text]
         assert kept(tokenizer, texts, text.encode()) == min(ends, default=None)
 
 
-def test_a_stop_that_a_request_cuts_ends_in_the_next_one(tokenizer):
+def test_tokens_that_cannot_end_a_stop_are_told_by_their_text():
+    words = {"a": 0, ">": 1, "x>y": 2, "</a": 3, "<0x3E>": 4, "<eos>": 5}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")))
+    assert enders(tokenizer, len(tokenizer), ("</a>", "</b>")) == {1, 2, 4, 5}
+    assert enders(tokenizer, len(tokenizer), ("</a>", "\n")) is None
+    tokenizer.add_tokens("</b>")
+    assert 6 in enders(tokenizer, len(tokenizer), ("</a>", "</b>"))
+
+
+def test_a_stop_far_behind_many_tokens_that_end_none_is_found_where_it_ends(tokenizer):
+    before = "é😀".encode() * 40
+    assert kept(tokenizer, ("</a>",), before + b"</a>") == len(before) + 4
+    assert kept(tokenizer, ("</a>",), b"</a" + before + b">" + before) is None
+
+
+@pytest.mark.parametrize(("texts", "size"), [(("aba", "bb", "é😀"), 5), (("éa", "b😀a", "aa"), 4)])
+def test_a_stop_that_a_request_cuts_ends_in_the_next_one(tokenizer, texts, size):
     """What the thread sampled before counts up to the cut; a stop that ended there does not end again."""
-    texts = ("aba", "bb", "é😀")
-    for letters in itertools.product(["a", "b", "é", "😀"], repeat=5):
+    for letters in itertools.product(["a", "b", "é", "😀"], repeat=size):
         data = "".join(letters).encode()
         ends = [len(data[:place].decode(errors="ignore").encode()) for place in range(len(data) + 1)]
         for cut in range(len(data) + 1):

@@ -3,13 +3,14 @@
 import asyncio
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_reason import Session
+from parallel_reason import InputError, Session
 from parallel_reason.dialects import bind
 from parallel_reason.engines.scripted import ScriptedEngine
-from parallel_reason.strategies import find, program
+from parallel_reason.strategies import Budget, find, program
 from parallel_reason.strategies.recorded import Accounting, RecordedBranches, RecordedProblem, replay
 from tests.letters import letter_tokenizer
 
@@ -86,3 +87,65 @@ def test_a_strategy_does_the_same_over_a_model_and_over_its_record(branches, nam
     assert trace.answer == said
     assert trace.ledger.sampled_tokens == sampled == total
     assert trace.ledger.critical_path_tokens == critical
+
+
+APART = [(["a"] * 9, 30 + 20 * place, said) for place, said in enumerate("aaabbaaa")]
+
+
+@pytest.mark.parametrize(
+    "name", ["short_mk:m=3,k=8", "shortest:k=8", "first_consensus:n=8,threshold=0.9", "first_consensus:n=8,longest=75"]
+)
+def test_strategies_that_go_by_time_stop_the_others_soon(name):
+    trace, sampled = live(APART, name)
+    said, critical, total = served(APART, name)
+    assert trace.answer == said
+    assert trace.ledger.sampled_tokens == sampled
+    assert abs(sampled - total) <= 8 * 4  # paths that run are stopped within a few tokens
+    assert abs(trace.ledger.critical_path_tokens - critical) <= 4
+    stopped = [thread for thread in trace.threads if thread.status == "cancelled"]
+    assert {thread.stop_reason for thread in stopped} == {"stopped by the strategy"}
+
+
+@settings(max_examples=15, deadline=None)
+@given(recorded(), st.sampled_from(LOCKSTEP), st.integers(20, 400), st.integers(10, 120))
+def test_a_budget_bounds_the_ledger_and_cuts_as_on_a_record(branches, name, total, critical):
+    budget = Budget(total_tokens=total, critical_path=critical)
+    trace, sampled = live(branches, name, budget)
+    probes = 2 * 8 * (name.startswith(("sac", "parallel", "deep")))  # the last probes of all paths
+    assert sampled == trace.ledger.sampled_tokens <= total + probes
+    assert trace.ledger.critical_path_tokens <= critical + 2 * bool(probes)
+    assert (trace.answer, sampled) == served(branches, name, budget)[::2]
+
+
+def test_a_deadline_ends_it_with_the_answers_that_are_there():
+    def next_tokens(request, sampled):
+        slow = request.label == "0.1"
+        return LETTERS.convert_tokens_to_ids(["x"] * 10_000 if slow else ["a", "<eos>"][len(sampled) :])
+
+    engine = ScriptedEngine(LETTERS, next_tokens, context=20_000, delay_s=lambda request: 0.001)
+
+    async def run():
+        session = Session(engine, bind("none", LETTERS))
+        [trace] = await session.run_program(
+            program(find("sc:n=2"), answer_of=letter, budget={"deadline_s": 0.3}), PROMPT
+        )
+        return trace, await session.kv_is_free()
+
+    trace, free = asyncio.run(run())
+    assert (trace.answer, free) == ("a", True)
+    assert trace.threads[2].stop_reason == "the budget is used up"
+
+
+def test_a_wrong_budget_is_one_line():
+    with pytest.raises(InputError, match="budget has no field 'tokens'; it has total_tokens"):
+        program(find("sc"), budget={"tokens": 3})
+
+
+def test_limits_of_the_trace_hold_and_what_they_stop_does_not_vote():
+    session, _ = scripted(APART)
+    made = program(find("sc:n=8"), answer_of=letter)
+    [trace] = asyncio.run(session.run_program(made, PROMPT, limits={"tokens_per_thread": 80}))
+    assert {thread.status for thread in trace.threads[1:]} == {"finished", "length"}
+    assert trace.answer == "a"
+    [trace] = asyncio.run(session.run_program(made, PROMPT, limits={"children": 2}))
+    assert sum(thread.status == "finished" for thread in trace.threads[1:]) == 2

@@ -146,3 +146,19 @@ def test_empty_headers_and_closes_are_joined_as_nothing():
     assert closes == (Rewrite(),) * 3
     assert copies == (Insert((), copied=True), Insert((), copied=True), Insert((5,), copied=True))
     assert closes_and_copies([], [], []) == ((), ())
+
+
+@pytest.mark.parametrize("name", ["multiverse", "npr", "threadweaver", "parallel_r1", "parathinker", "spawn_join"])
+def test_the_vocabulary_is_read_once_however_many_threads_there_are(name, monkeypatch):
+    """It takes milliseconds for every 10,000 tokens."""
+    tokens, read = tokenizer_of([name]), []
+    whole = tokens.get_vocab
+    monkeypatch.setattr(tokens, "get_vocab", lambda: read.append(1) or whole())
+    options = {"any_end": True} if name == "parathinker" else {}
+    block = {"multiverse": GOAL(OUTLINE(1) + OUTLINE(2)), "npr": PLAN("<plan>1:o<plan>2:o"),
+             "threadweaver": WEAVE(OUTLINE(1) + OUTLINE(2)), "parallel_r1": "<Parallel>", "parathinker": "",
+             "spawn_join": "<spawn>m<sep>n</spawn>"}[name]  # fmt: skip
+    session = Session(ScriptedEngine.from_texts(tokens, {"0": [block, "b<eos>"]}), bind(name, tokens, **options))
+    traces = asyncio.run(session.run([[5]] * 10))
+    assert sum(len(trace.threads) for trace in traces) > 20
+    assert len(read) <= 6

@@ -12,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from parallel_reason.errors import EngineError
 from tests.house import ask, preemptions
 from tests.joining import Joining
 from tests.letters import build_endless
@@ -42,7 +43,7 @@ def house(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_is_held_in_the_end(house):
     yield
-    assert house.run(house.engine.kv_is_free())
+    assert house.engine._closed or house.run(house.engine.kv_is_free())
 
 
 def prompt(seed, count):
@@ -136,3 +137,18 @@ def test_stop_texts_over_an_update_of_weights(house, tmp_path):
     assert any(len(set(output.policy_versions)) == 2 for output in outputs)
     ends = [stopped(house, output, 300) for output in outputs]
     assert any(ends)
+
+
+def test_closing_fails_what_runs_and_deletes_the_log(house):
+    """The last test, as the engine is that of all."""
+    log = house.engine._log
+
+    async def close():
+        tasks = [asyncio.create_task(house.engine.generate(ask(f"{n}", [1, 2], 600))) for n in range(3)]
+        await asyncio.sleep(0.1)
+        await house.engine.close()
+        return await asyncio.gather(*tasks, house.engine.generate(ask("late", [1], 1)), return_exceptions=True)
+
+    assert log.exists()
+    assert [repr(end) for end in house.run(close())] == [repr(EngineError("engine 'vllm' was closed"))] * 4
+    assert not log.exists()

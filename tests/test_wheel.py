@@ -23,7 +23,8 @@ def test_a_wheel_carries_the_model_and_runs(tmp_path):
     subprocess.run(install, check=True, capture_output=True, timeout=300)
     code = (
         "import parallel_reason as p; from parallel_reason.prompts import load, names; problem = '22,26,31,53=27'; "
-        "(t,) = p.generate(load('spawn_join').render(problem)); print(p.__file__, t.answer, *names())"
+        "(t,) = p.ParallelLLM(engine='torch').generate(load('spawn_join').render(problem)); "
+        "print(p.__file__, t.answer, *names())"
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -27,12 +27,11 @@ def compare(
     from parallel_reason import evaluation
 
     runs = [evaluation.read_run(path) for path in (first, second)]
-    for _, _, notes in runs:
-        for note in notes:
-            print_note(note)
-    (one, samples, _), (other, others, _) = runs
+    (one, samples, notes), (other, others, other_notes) = runs
     if one.task != other.task:
         raise InputError(f"{first} is of task {one.task} and {second} of {other.task}: compare runs of one task")
+    for note in (*notes, *other_notes):
+        print_note(note)
     found = evaluation.compare(samples, others, seed=seed)
     console = PlainConsole(soft_wrap=True)
     if json:

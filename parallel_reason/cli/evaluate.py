@@ -1,5 +1,6 @@
 """``parallel-reason eval``: a task, run into a folder and counted."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from parallel_reason.cli import options as of
 from parallel_reason.cli.chat import OF_CALL
-from parallel_reason.cli.console import PlainConsole, print_note, status
+from parallel_reason.cli.console import NOTE_S, PlainConsole, print_note, status
 from parallel_reason.cli.figures import figures_table, print_plan
 from parallel_reason.cli.loading import ctrl_c_ends_at_once
 from parallel_reason.cli.settings import SAMPLING_FLAGS, checked, engine_options, limits_of, settings
 from parallel_reason.dialects import find as find_dialect
-from parallel_reason.errors import InputError
+from parallel_reason.errors import EngineError, InputError
 from parallel_reason.limits import Limits
+from parallel_reason.prompts import load as load_prompt
 from parallel_reason.runtime.chat import ChatOptions
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.tasks import find
@@ -129,7 +131,7 @@ def check_early(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming what is wrong and the fix.
     """
-    from parallel_reason.evaluation.plan import problem_range
+    from parallel_reason.evaluation.plan import ALONE, PUBLISHED, problem_range
     from parallel_reason.strategies import find as find_strategy
 
     checked(SamplingParams, sampling_of(given), settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS))
@@ -139,7 +141,11 @@ def check_early(given: Mapping[str, Any]) -> None:
         find_dialect(given["dialect"])
     if given["strategy"] is not None:
         find_strategy(given["strategy"])
+    if given["prompt"] not in (ALONE, PUBLISHED):
+        load_prompt(given["prompt"], dialect=given["dialect"])
     task = find(given["task"])
+    if not isinstance(task, Countdown):  # whose problems are drawn
+        task.test()
     if given["model"] is None and given["engine"] != "openai" and not isinstance(task, Countdown):
         raise InputError(f"the embedded model knows nothing of {task.name}: give a model with --model")
 
@@ -173,18 +179,19 @@ def run(llm: "ParallelLLM", given: Mapping[str, Any]) -> None:
     from parallel_reason import evaluation
 
     variables = settings(of.CHAT_OPTIONS, given["chat_option"], reserved=OF_CALL)
-    plan = evaluation.make_plan(
-        given["task"],
-        llm.dialect.name,
-        problems=given["problems"],
-        sampling={**sampling_of(given), **settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS)},
-        limits={name: given[name] for name in Limits.model_fields if given[name] is not None},
-        prompt=given["prompt"],
-        chat=ChatOptions(chat_template_kwargs=variables) if given["chat"] or variables else None,
-        engine_options=engine_options(given["engine_option"], given["dtype"]),
-        strategy=given["strategy"],
-        budget=settings("--budget", given["budget"]),
-    )
+    with status(f"reading the problems of {given['task']}"):
+        plan = evaluation.make_plan(
+            given["task"],
+            llm.dialect.name,
+            problems=given["problems"],
+            sampling={**sampling_of(given), **settings(of.SAMPLING, given["sampling"], reserved=SAMPLING_FLAGS)},
+            limits={name: given[name] for name in Limits.model_fields if given[name] is not None},
+            prompt=given["prompt"],
+            chat=ChatOptions(chat_template_kwargs=variables) if given["chat"] or variables else None,
+            engine_options=engine_options(given["engine_option"], given["dtype"]),
+            strategy=given["strategy"],
+            budget=settings("--budget", given["budget"]),
+        )
     out = given["out"] or default_folder(plan, llm)
     console = PlainConsole(stderr=given["json"], soft_wrap=True)
     print_plan(console, plan, llm, out)
@@ -202,6 +209,11 @@ def run(llm: "ParallelLLM", given: Mapping[str, Any]) -> None:
         PlainConsole(soft_wrap=True).print(found.model_dump_json(indent=2))
     else:
         console.print(figures_table(found))
+    if shown.failed:
+        raise EngineError(
+            f"{found.failed.hits} of {found.samples} samples failed, the first because: {shown.failed}; the same "
+            "command runs them again"
+        )
 
 
 def default_folder(plan: "Plan", llm: "ParallelLLM") -> Path:
@@ -216,7 +228,9 @@ class _Shown:
 
     def __init__(self, console: PlainConsole, plan: "Plan") -> None:
         self._total = len(plan.problems) * plan.sampling.n
-        self._done = self._right = 0
+        self._done = self._new = self._right = 0
+        self._begun = self._noted = time.monotonic()
+        self.failed: str | None = None  # why the first sample failed that did
         self._terminal = console.is_terminal
         columns = (
             TextColumn("samples"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -238,11 +252,20 @@ class _Shown:
         self._right = sum(sample.correct for sample in folder.samples.values())
         if self._done:
             print_note(f"{folder.path} has {self._done} of {self._total} samples; the rest is run")
-        self._progress.update(self._bar, completed=self._done)
+        self._begun = self._noted = time.monotonic()
         self._progress.reset(self._bar, completed=self._done)
 
     def add(self, sample: "Sample") -> None:
         """Count a sample."""
         self._done += 1
+        self._new += 1
         self._right += sample.correct
-        self._progress.update(self._bar, advance=1, said=f"{self._right / self._done:.1%} right")
+        said = f"{self._right / self._done:.1%} right"
+        if sample.failed:
+            self.failed = self.failed or sample.stop_reason
+        self._progress.update(self._bar, advance=1, said=said)
+        now = time.monotonic()
+        if not self._terminal and now - self._noted >= NOTE_S:
+            self._noted = now
+            left = (now - self._begun) / self._new * (self._total - self._done)
+            print_note(f"{self._done} of {self._total} samples, {said}, {left:.0f} s left")

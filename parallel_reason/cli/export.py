@@ -9,15 +9,22 @@ import typer
 from parallel_reason.cli.console import PlainConsole, print_note, status
 from parallel_reason.cli.traces import TaskOption, TokenizerOption, Tokenizers, judge_by
 from parallel_reason.viewer import find_run
-from parallel_reason.viewer.exports import NAMES
 from parallel_reason.viewer.exports import export as write
 
-Format = StrEnum("Format", NAMES)
+
+class Format(StrEnum):
+    """Of another tool."""
+
+    PERFETTO = "perfetto"
+    ATIF = "atif"
+    OTEL = "otel"
+    INSPECT = "inspect"
+    TABLE = "table"
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that eval wrote, or a JSONL file of traces.")],
-    to: Annotated[Format, typer.Option(help="The format.")],  # type: ignore[valid-type]
+    to: Annotated[Format, typer.Option(help="The format.")],
     out: Annotated[Path, typer.Option(help="The file; it is replaced.")],
     task: TaskOption = None,
     tokenizer: TokenizerOption = None,

@@ -33,11 +33,11 @@ def print_plan(console: Console, plan: "Plan", llm: "ParallelLLM", out: Path) ->
         "folder": str(out),
     }
     if plan.published:
-        rows["defaults of"] = plan.published.source
+        rows["defaults"] = plan.published.source
     if plan.twice:
         rows["note"] = f"{plan.twice} problems are in the set twice, and count once"
     for name, value in ((name, value) for name, value in rows.items() if value):
-        console.print(Text.assemble((f"{name:12}", "bright_black"), one_line(value)))
+        console.print(Text.assemble((f"{name:11}", "bright_black"), one_line(value)))
 
 
 def figures_table(found: "Figures") -> Table:

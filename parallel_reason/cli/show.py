@@ -32,9 +32,7 @@ SIGNS = {
 
 
 def show(
-    file: Annotated[
-        Path, typer.Argument(metavar="TRACES", help="A JSONL file of traces, or a folder that eval wrote.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="TRACES", help="A JSONL file of traces, or a folder of eval.")],
     number: Annotated[
         int | None, typer.Argument(metavar="[N]", min=0, help="Which trace, from 0; without it, they are listed.")
     ] = None,
@@ -90,8 +88,8 @@ def _list(console: Console, traces: list[Trace], total: int) -> None:
         answer = trace.stop_reason if trace.answer is None else trace.answer
         key = trace.task if trace.task is not None else trace.prompt
         table.add_row(
-            str(number), clipped(in_words(key), 30), str(trace.sample), clipped(in_words(answer), 24), str(counts.threads),
-            str(counts.sampled_tokens), str(counts.critical_path_tokens), f"{counts.wall_s:.2f}",
+            str(number), clipped(in_words(key), 30), str(trace.sample), clipped(in_words(answer), 24),
+            str(counts.threads), str(counts.sampled_tokens), str(counts.critical_path_tokens), f"{counts.wall_s:.2f}",
         )  # fmt: skip
     console.print(table)
     if total > len(traces):
@@ -125,7 +123,7 @@ def _draw(console: Console, trace: Trace, most: int | None) -> None:
         ("critical", "critical path"), ("decoding", "decoding"), ("queued", "queued"), ("waiting", "waiting"),
         ("prefix", "shared prefix"),
     ):  # fmt: skip
-        legend.append(CHARACTERS[kind] * 2, style=STYLES[kind])  # type: ignore[index]
+        legend.append(CHARACTERS[kind] * 2, style=STYLES[kind])
         legend.append(f" {name}  ", style="bright_black")
     console.print(legend, soft_wrap=True)
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from parallel_reason import dialects
 from parallel_reason.cli.console import print_note
-from parallel_reason.dialects import known
 from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.errors import InputError
 from parallel_reason.tasks import find
@@ -44,8 +44,7 @@ class Tokenizers:
             tokenizer = self._given or local_tokenizer(trace.model)
             if tokenizer is None:
                 print_note(f"no tokenizer of {trace.model!r} is here, so single tokens have no text: give --tokenizer")
-            dialect = known().get(trace.dialect)
-            tags = dialect.tags.values() if isinstance(dialect, type) else ()
+            tags = dialects.find(trace.dialect).tags.values() if trace.dialect in dialects.known() else ()
             self._texts[key] = None if tokenizer is None else TokenTexts(tokenizer, tags)
         return self._texts[key]
 

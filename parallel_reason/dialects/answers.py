@@ -3,6 +3,7 @@
 import re
 
 from parallel_reason.dialects.base import ThreadView
+from parallel_reason.dialects.quotes import unquoted
 
 
 def answer_ids(view: ThreadView) -> list[int]:
@@ -14,12 +15,14 @@ def answer_ids(view: ThreadView) -> list[int]:
 def without_lone_ends(text: str, tags: dict[str, str]) -> str:
     """A text without the closing tags that close nothing in it, such as those of a block that a join left open.
 
+    Quoted tags are text, and stay.
+
     Args:
         tags: by name; ``NAME_end`` closes ``NAME``.
     """
     closes = {tags[f"{name}_end"]: literal for name, literal in tags.items() if f"{name}_end" in tags}
     kept, place, open_tags = [], 0, dict.fromkeys(closes.values(), 0)
-    for match in re.finditer("|".join(map(re.escape, (*closes, *open_tags))), text) if closes else ():
+    for match in unquoted(re.compile("|".join(map(re.escape, (*closes, *open_tags)))), text) if closes else ():
         tag = match.group()
         if tag in open_tags:
             open_tags[tag] += 1
@@ -32,6 +35,10 @@ def without_lone_ends(text: str, tags: dict[str, str]) -> str:
 
 
 def inside_last(text: str, start: str, end: str) -> str | None:
-    """What follows the last ``start``, up to ``end`` if that comes; None without ``start``."""
-    _, found, after = text.rpartition(start)
-    return after.partition(end)[0].strip() if found else None
+    """What follows the last ``start``, up to ``end`` if that comes; None without ``start``. Quoted ones are text."""
+    opens = unquoted(re.compile(re.escape(start)), text)
+    if not opens:
+        return None
+    ends = unquoted(re.compile(re.escape(end)), text)
+    stop = next((match.start() for match in ends if match.start() >= opens[-1].end()), None)
+    return text[opens[-1].end() : stop].strip()

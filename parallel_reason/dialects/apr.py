@@ -40,7 +40,7 @@ from parallel_reason.dialects.base import (
     ids_of,
 )
 from parallel_reason.dialects.form import Form
-from parallel_reason.dialects.quotes import is_quoted
+from parallel_reason.dialects.quotes import is_quoted, unquoted
 from parallel_reason.dialects.tagged import Tagged
 from parallel_reason.trace.thread import JoinRule
 
@@ -132,7 +132,7 @@ class Apr(Tagged):
         own = self.vocabulary.decode(view.sampled_since_join)
         if is_quoted(own[: max(0, own.rfind(self.tags["call_end"]))]):
             return Finish()
-        before, call, block = text.rpartition(self.tags["call"])
+        before, call, block = self._last_call(view)
         if not call or block.count(self.tags["call_end"]) > 1:  # it closed before, such as one that a prompt quotes
             return Reject("<End Calling Sub Searches> without <Calling Sub Searches>", ends=True)
         names = _CALL.findall(block)
@@ -145,6 +145,17 @@ class Apr(Tagged):
         encode = self.vocabulary.tokenizer.encode  # with the tokens that begin a text: the header begins the context
         children = tuple(ChildSpec((Insert(tuple(encode(str(nodes[name])))),)) for name in names)
         return StartFork(children, rewrite.take_back, rewrite.inserts)
+
+    def _last_call(self, view: ThreadView) -> tuple[str, str, str]:
+        """The text before the block, its tag and the text after that: the last that the thread did not quote."""
+        text, ends = self.vocabulary.text_and_ends(view.ids[:-1])
+        start = ends[view.since_join - 1] if 0 < view.since_join <= len(ends) else 0
+        own = unquoted(re.compile(re.escape(self.tags["call"])), text[start:])
+        if not own:
+            before, call, after = text[:start].rpartition(self.tags["call"])
+            return before, call, after + text[start:]
+        place = start + own[-1].start()
+        return text[:place], self.tags["call"], text[place + len(self.tags["call"]) :]
 
     def _rewrite_from(self, view: ThreadView, start: int, text: str) -> Rewrite:
         """Take back all tokens from character ``start`` on, and insert ``text`` in their place."""

@@ -87,10 +87,10 @@ class AsyncThink(Tagged):
         return self._join(view, JOINED[wrote]) if wrote in JOINED else Finish()
 
     def _fork(self, view: ThreadView, i: int) -> Action:
-        after = self.text_after_last(view.sampled, f"fork{i}")
-        if after is None:
+        query = self.last_inside(view.sampled, f"fork{i}")
+        if query is None:
             return Reject(f"</FORK-{i}> without <FORK-{i}>")
-        query = after.partition(f"</FORK-{i}>")[0].strip()
+        query = query.strip()
         if not query:
             return Reject(f"<FORK-{i}> without a sub-query")
         if str(i) in view.forked:
@@ -106,7 +106,7 @@ class AsyncThink(Tagged):
 
     def returns(self, child: ChildResult) -> bool:
         """Whether a worker wrote ``<RETURN>`` and came to its own end."""
-        return child.ended in ("stop", "eos") and self.text_after_last(child.sampled, "return") is not None
+        return child.ended in ("stop", "eos") and self.last_inside(child.sampled, "return") is not None
 
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """What the worker returned, and ``</JOIN-i>``."""
@@ -117,10 +117,10 @@ class AsyncThink(Tagged):
     def _result(self, child: ChildResult) -> tuple[int, ...]:
         """What a worker returned: the tokens that it sampled; where a tag is several tokens, its text once more."""
         if self.vocabulary.ids is not None:
-            places = [place for place, token in enumerate(child.sampled) if token == self.vocabulary.ids["return"]]
-            return tuple(child.sampled[places[-1] + 1 : -1])  # the last one ended it
+            stops = [match.stop for match in self.vocabulary.meant(child.sampled) if match.name == "return"]
+            return tuple(child.sampled[stops[-1] : -1])  # the last token ended it
         ids = child.sampled[:-1] if child.ended == "eos" else child.sampled
-        return self.vocabulary.encode((self.text_after_last(ids, "return") or "").partition("</RETURN>")[0])
+        return self.vocabulary.encode(self.last_inside(ids, "return") or "")
 
     def answer(self, view: ThreadView) -> str | None:
         """What stands in ``<ANSWER>``."""

@@ -82,10 +82,11 @@ class Multiverse(Tagged):
             return Continue()
         if view.stopped_at == "eos" or self.vocabulary.tag_at_end(view.sampled, ["goal_end"]) is None:
             return Finish()
-        goal = self.text_after_last(view.sampled, "goal")
+        goal = self.last_opened(view, "goal")
         if goal is None:
             return Reject("</Goal> without <Goal>")
-        paths = item_numbers(goal, "<Outline>")
+        text, start = goal
+        paths = item_numbers(text, "<Outline>", start)
         if not paths:
             return Reject("<Goal> without a numbered <Outline>")
         encode = self.vocabulary.encode

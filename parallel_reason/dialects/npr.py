@@ -83,11 +83,13 @@ class Npr(Tagged):
             return Continue()
         if view.stopped_at == "eos" or self.vocabulary.tag_at_end(view.sampled, ["guideline_end"]) is None:
             return Finish()
-        if self.text_after_last(view.sampled_since_join, "guideline") is None:
+        text, meant = self.vocabulary.meant_in(view.sampled_since_join)
+        names = {name for name, _ in meant}
+        if "guideline" not in names:
             return Reject("</guideline> without <guideline>", ends=True)
-        if any(match.name == "step_end" for match in self.vocabulary.meant(view.sampled_since_join)):
+        if "step_end" in names:
             return Reject("</step> before </guideline>", ends=True)
-        plans = item_numbers(self.vocabulary.decode(view.sampled_since_join), "<plan>")
+        plans = item_numbers(text, "<plan>")
         if not 1 <= len(plans) <= self.plans:
             return Reject(f"<guideline> with {len(plans)} numbered plans, not 1 to {self.plans}", ends=True)
         encode = self.vocabulary.encode

@@ -16,6 +16,7 @@ a summary.
 Source: Parallel-R1 (2025), parallel_thinking_loop_v3.py and the trainer of its released code.
 """
 
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -123,17 +124,21 @@ class ParallelR1(Tagged):
         """Fork at ``<Parallel>``."""
         if view.stopped_at == "start":
             return Continue()
-        if view.depth == 0 and view.joins and self._within_summary(view.ids):
+        if view.depth == 0 and view.joins and self._within_summary(view):
             close = Rewrite(1, (Insert(self.vocabulary.encode("</Summary>")),))
             return close if view.stopped_at == "eos" else Continue()
         if view.stopped_at == "eos" or view.depth:
             return Finish()
         return StartFork((ChildSpec((Insert(self.vocabulary.encode("<Path>")),)),) * self.paths)
 
-    def _within_summary(self, ids: list[int]) -> bool:
-        """Whether the last ``<Summary>`` is not closed."""
-        names = [match.name for match in self.vocabulary.matches(ids) if match.name in ("summary", "summary_end")]
-        return names[-1:] == ["summary"]
+    def _within_summary(self, view: ThreadView) -> bool:
+        """Whether there are more ``<Summary>``, one of the newest join and those sampled since, than are closed."""
+        own = Counter(match.name for match in self.vocabulary.meant(view.sampled_since_join))
+        all_ends, own_ends = (
+            sum(match.name == "summary_end" for match in self.vocabulary.matches(ids))
+            for ids in (view.ids[view.since_join :], view.sampled_since_join)
+        )
+        return 1 + own["summary"] > own["summary_end"] + all_ends - own_ends  # what was not sampled closed an open one
 
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``</Parallel>`` and ``<Summary>``; if paths are seen, after the copies of all but the first."""

@@ -92,7 +92,7 @@ class ParaThinker(Tagged):
         stops = self.stops_at(*(f"think{i}_end" for i in THOUGHTS))
         if not self.any_end:
             return stops
-        token = self.vocabulary.tokenizer.get_vocab().get(PLAIN_END)
+        token = self.vocabulary.token(PLAIN_END)
         if token is None:
             return Stops(stops.ids, (*stops.texts, PLAIN_END))
         return Stops(stops.ids | {token}, stops.texts)

@@ -20,6 +20,19 @@ _TICKS = re.compile(r"`+|''")
 # A closing mark of one language opens in another, so what stands before it decides.
 _MARKS = "\"'“”„‘’‚«»‹›「『"  # noqa: RUF001
 _OPENS_AFTER = "([{=:–—"  # noqa: RUF001
+_ANY = re.compile(f"[`~{_MARKS}]")
+
+
+def unquoted(pattern: re.Pattern[str], text: str, start: int = 0) -> list[re.Match[str]]:
+    """The matches of a pattern from character ``start`` of a text on that do not begin in quotes or code."""
+    found = list(pattern.finditer(text, start))
+    quoted = quoted_at(text, [match.start() for match in found])
+    return [match for match, is_text in zip(found, quoted, strict=True) if not is_text]
+
+
+def may_quote(text: str) -> bool:
+    """Whether anything in a text can quote."""
+    return bool(_ANY.search(text))
 
 
 def is_quoted(before: str) -> bool:
@@ -33,6 +46,8 @@ def quoted_at(text: str, places: Sequence[int]) -> list[bool]:
     Args:
         places: character offsets, in ascending order.
     """
+    if not places or not may_quote(text):
+        return [False] * len(places)
     quoted: list[bool] = []
     fence, start = "", 0
     for line in text.split("\n"):

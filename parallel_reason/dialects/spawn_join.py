@@ -12,6 +12,8 @@ checkpoints use plain text instead; see `apr`.
 """
 
 from dataclasses import field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from pydantic import SkipValidation
@@ -32,7 +34,7 @@ from parallel_reason.dialects.base import (
     ThreadView,
 )
 from parallel_reason.dialects.form import Form
-from parallel_reason.dialects.tags import control_ids
+from parallel_reason.dialects.tags import Tags, control_ids
 from parallel_reason.text import decode
 from parallel_reason.trace.thread import JoinRule
 
@@ -110,40 +112,47 @@ class SpawnJoin:
             return Continue()
         if view.stopped_at == "eos" or view.sampled[-1:] != [self.spawn_end]:
             return Finish()
-        messages = self.read_messages(view.sampled)
+        messages = self.read_messages(view.sampled_since_join)
         if isinstance(messages, Reject):
             return messages
         return StartFork(tuple(ChildSpec((Insert((self.thread, *message)),)) for message in messages))
 
     def read_messages(self, ids: list[int]) -> list[list[int]] | Reject:
         """The messages of the block that ends with the last of ``ids``; it has one ``<spawn>`` and no empty message."""
-        body = ids[:-1]
-        if self.spawn_end in body:
-            body = body[len(body) - body[::-1].index(self.spawn_end) :]
-        if self.spawn not in body:
+        meant = self._meant(ids[:-1])
+        start = 1 + max(meant["spawn_end"], default=-1)
+        opened = [place for place in meant["spawn"] if place >= start]
+        if not opened:
             return Reject("</spawn> without <spawn>")
-        if body.count(self.spawn) > 1:
+        if len(opened) > 1:
             return Reject("<spawn> within a <spawn> block")
-        messages: list[list[int]] = [[]]
-        for token in body[body.index(self.spawn) + 1 :]:
-            if token == self.sep:
-                messages.append([])
-            else:
-                messages[-1].append(token)
+        cuts = [opened[0], *(place for place in meant["sep"] if place > opened[0]), len(ids) - 1]
+        messages = [ids[start + 1 : stop] for start, stop in pairwise(cuts)]
         if not all(messages):
             return Reject(f"message {messages.index([])} of the <spawn> block is empty")
         return messages
 
     def read_result(self, ids: list[int]) -> list[int] | None:
-        """What a child returns: its tokens after the last ``<return>``, without ``</thread>``; None without one."""
-        if self.result not in ids:
+        """What a child returns: its tokens after its last ``<return>``, without ``</thread>``; None without one."""
+        places = self._meant(ids)["result"]
+        if not places:
             return None
-        start = len(ids) - ids[::-1].index(self.result)
-        return ids[start:-1] if ids[-1] == self.thread_end else ids[start:]
+        return ids[places[-1] + 1 : -1] if ids[-1] == self.thread_end else ids[places[-1] + 1 :]
 
     def returns(self, child: ChildResult) -> bool:
         """Whether a child wrote ``<return>`` and came to its own end."""
-        return child.ended in ("stop", "eos") and self.result in child.sampled
+        return child.ended in ("stop", "eos") and bool(self._meant(child.sampled)["result"])
+
+    @cached_property
+    def _vocabulary(self) -> Tags:
+        return Tags(self.tags, self.tokenizer)
+
+    def _meant(self, ids: list[int]) -> dict[str, list[int]]:
+        """The places of every tag that is not quoted, by its name."""
+        places: dict[str, list[int]] = {name: [] for name in self.tags}
+        for match in self._vocabulary.meant(ids):
+            places[match.name].append(match.start)
+        return places
 
     def join(self, view: ThreadView, children: list[ChildResult]) -> Continuation:
         """``<join>`` with the result of every child."""

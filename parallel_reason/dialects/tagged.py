@@ -24,6 +24,7 @@ from parallel_reason.dialects.base import (
 )
 from parallel_reason.dialects.form import Form
 from parallel_reason.dialects.options import option_names
+from parallel_reason.dialects.quotes import unquoted
 from parallel_reason.dialects.tags import Tags
 from parallel_reason.errors import ModelError
 from parallel_reason.trace.thread import JoinRule
@@ -100,22 +101,39 @@ class Tagged(ABC):
         """Stops at the tags with these names."""
         return self.vocabulary.stops(names)
 
-    def text_after_last(self, ids: list[int], name: str) -> str | None:
-        """The text that follows the last tag ``name``; None if there is none."""
-        if self.vocabulary.ids is None:  # a token may hold the end of the tag and the text after it
-            _, found, after = self.vocabulary.decode(ids).rpartition(self.tags[name])
-            return after if found else None
-        stops = (match.stop for match in reversed(self.vocabulary.matches(ids)) if match.name == name)
-        stop = next(stops, None)
-        return None if stop is None else self.vocabulary.decode(ids[stop:])
+    def last_opened(self, view: ThreadView, name: str) -> tuple[str, int] | None:
+        """What a thread sampled, and the character after the last tag ``name`` that is not quoted; None without one.
+
+        The text is what it sampled since its newest join, if the tag is there, or else all that it sampled.
+        """
+        for ids in (view.sampled_since_join, view.sampled):
+            text, meant = self.vocabulary.meant_in(ids)
+            if stops := [stop for tag, stop in meant if tag == name]:
+                return text, stops[-1]
+        return None
+
+    def last_inside(self, ids: list[int], name: str) -> str | None:
+        """What follows the last tag ``name`` that is not quoted, up to its closing tag if that comes; None without."""
+        text, meant = self.vocabulary.meant_in(ids)
+        tags = [(tag, stop) for tag, stop in meant if tag in (name, f"{name}_end")]
+        opened = [number for number, (tag, _) in enumerate(tags) if tag == name]
+        if not opened:
+            return None
+        closes = [stop - len(self.tags[f"{name}_end"]) for tag, stop in tags[opened[-1] :] if tag != name]
+        return text[tags[opened[-1]][1] : closes[0] if closes else None]
 
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)*)"
 
 
-def item_numbers(text: str, item: str) -> list[str]:
-    """The number of each list item that begins with the tag ``item``, as text: ``<Outline> 1.2:`` gives ``1.2``."""
-    return re.findall(rf"{re.escape(item)}\s*{_NUMBER}\s*:", text)
+def item_numbers(text: str, item: str, start: int = 0) -> list[str]:
+    """The number of each list item that begins with the tag ``item``, as text: ``<Outline> 1.2:`` gives ``1.2``.
+
+    Args:
+        text: in which quoted tags begin no item.
+        start: the character from which on items count.
+    """
+    return [match[1] for match in unquoted(re.compile(rf"{re.escape(item)}\s*{_NUMBER}\s*:"), text, start)]
 
 
 def fork_at_start(view: ThreadView, headers: Iterable[tuple[int, ...]]) -> Action:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from parallel_reason.dialects.base import Stops
-from parallel_reason.dialects.quotes import quoted_at
+from parallel_reason.dialects.quotes import may_quote, quoted_at
 from parallel_reason.errors import ModelError
 from parallel_reason.text import TextStream, decode
 
@@ -44,10 +44,13 @@ class Tags:
     @cached_property
     def ids(self) -> dict[str, int] | None:
         """The token of each tag, by name; None if any of them is not one token."""
-        vocabulary = self.tokenizer.get_vocab()
-        if all(literal in vocabulary for literal in self.literals.values()):
-            return {name: vocabulary[literal] for name, literal in self.literals.items()}
-        return None
+        found = _token_ids(self.tokenizer, len(self.tokenizer), tuple(self.literals.values()))
+        return dict(zip(self.literals, found, strict=True)) if found else None
+
+    def token(self, text: str) -> int | None:
+        """The token that is this text; None if there is none."""
+        found = _token_ids(self.tokenizer, len(self.tokenizer), (text,))
+        return found[0] if found else None
 
     @cached_property
     def _name_of_id(self) -> dict[int, str]:
@@ -81,6 +84,8 @@ class Tags:
         if self.ids is not None:
             names = self._name_of_id
             return [TagMatch(names[token], place, place + 1) for place, token in enumerate(ids) if token in names]
+        if not self._pattern.search(self.decode(ids)):  # of most threads, and quicker
+            return []
         text, ends = self.text_and_ends(ids)
         found, place = [], 0
         for match in self._pattern.finditer(text):
@@ -95,11 +100,29 @@ class Tags:
     def meant(self, ids: list[int]) -> list[TagMatch]:
         """Every tag in ``ids`` that is not quoted there, in order; see `quotes`."""
         matches = self.matches(ids)
-        if not matches:
-            return []
+        if not matches or not may_quote(self.decode(ids)):
+            return matches
         text, ends = self.text_and_ends(ids)
-        places = [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
-        return [match for match, quoted in zip(matches, quoted_at(text, places), strict=True) if not quoted]
+        quoted = quoted_at(text, self._starts(matches, text, ends))
+        return [match for match, is_text in zip(matches, quoted, strict=True) if not is_text]
+
+    def meant_in(self, ids: list[int]) -> tuple[str, list[tuple[str, int]]]:
+        """The text of ``ids``, and the name of every tag that is not quoted there with the character after its last."""
+        text = self.decode(ids)
+        found = [(self._name_of_literal[match.group()], match.start()) for match in self._pattern.finditer(text)]
+        if self.ids is not None:
+            matches = self.matches(ids)
+            if [name for name, _ in found] != [match.name for match in matches]:  # ordinary tokens spell a tag
+                text, ends = self.text_and_ends(ids)
+                starts = self._starts(matches, text, ends)
+                found = [(match.name, start) for match, start in zip(matches, starts, strict=True)]
+        quoted = quoted_at(text, [start for _, start in found])
+        tags = [(name, start + len(self.literals[name])) for name, start in found]
+        return text, [tag for tag, is_text in zip(tags, quoted, strict=True) if not is_text]
+
+    def _starts(self, matches: list[TagMatch], text: str, ends: list[int]) -> list[int]:
+        """The first character of each match; ``text`` and ``ends`` as of `text_and_ends`."""
+        return [text.rfind(self.literals[match.name], 0, ends[match.stop - 1]) for match in matches]
 
     def text_and_ends(self, ids: list[int]) -> tuple[str, list[int]]:
         """The text of ``ids``, and for each token how many characters are complete with it, [tokens]."""
@@ -123,6 +146,17 @@ class Tags:
         tail = ids[-4 * longest :]
         last = (match.name for match in reversed(self.matches(tail)) if match.stop == len(tail))
         return next((name for name in last if name in wanted), None)
+
+
+@lru_cache(maxsize=64)
+def _token_ids(tokenizer: Any, size: int, literals: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The token of each of these texts; None if any of them is not one token. Reading a vocabulary takes milliseconds.
+
+    Args:
+        size: of the tokenizer, which may grow.
+    """
+    vocabulary = tokenizer.get_vocab()
+    return tuple(vocabulary[text] for text in literals) if all(text in vocabulary for text in literals) else None
 
 
 def control_ids(dialect: str, tags: dict[str, str], tokenizer: Any) -> dict[str, Any]:

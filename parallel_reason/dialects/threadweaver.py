@@ -76,10 +76,11 @@ class ThreadWeaver(Tagged):
             return Continue()
         if view.stopped_at == "eos" or view.depth:
             return Finish()
-        outlines = self.text_after_last(view.sampled, "outlines")
+        outlines = self.last_opened(view, "outlines")
         if outlines is None:
             return Reject("</Outlines> without <Outlines>")
-        numbers = list(dict.fromkeys(item_numbers(outlines, "<Outline>")))
+        text, start = outlines
+        numbers = list(dict.fromkeys(item_numbers(text, "<Outline>", start)))
         if not numbers:
             return Reject("<Outlines> without a numbered <Outline>")
         encode = self.vocabulary.encode

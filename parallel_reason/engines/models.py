@@ -1,5 +1,6 @@
-"""The folder, or Hub id, that a model is loaded from."""
+"""The folder, or Hub id, that a model is loaded from: whether one is there, its tokenizer, its ends of text."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,25 @@ def load_tokenizer(name: str, fix: str, gguf_file: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(name, gguf_file=gguf_file)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"no tokenizer in {name!r} ({first_line(error)}); {fix}") from None
+
+
+def named_ends(name: str) -> frozenset[int]:
+    """The ends of text that the generation config of a folder or Hub id names, or else its model config.
+
+    Empty where neither can be had, as beside a tokenizer alone.
+    """
+    from transformers.utils import cached_file
+
+    for file in ("generation_config.json", "config.json"):
+        try:
+            place = cached_file(name, file)  # None, or an error, if there is none
+            found = json.loads(Path(place).read_bytes()) if place else None
+        except (OSError, ValueError):  # no such file, or none of JSON
+            continue
+        parts = [found] if isinstance(found, dict) else []
+        parts += [part["text_config"] for part in parts if isinstance(part.get("text_config"), dict)]
+        named: object = next((part["eos_token_id"] for part in parts if part.get("eos_token_id") is not None), [])
+        ends = {token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)}
+        if ends:
+            return frozenset(ends)
+    return frozenset()

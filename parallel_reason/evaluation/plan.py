@@ -21,6 +21,7 @@ from parallel_reason.strategies.program import StrategyProgram
 from parallel_reason.tasks import Task, TaskProblem, find
 from parallel_reason.tasks.countdown.task import Countdown
 
+SECRET = {"api_key", "hf_token"}  # options of engines that are written nowhere
 PUBLISHED, ALONE = "published", "none"  # of a prompt: the one that is published for the dialect, and the problem alone
 
 
@@ -67,7 +68,7 @@ class Plan:
             first_problem=self.first_problem,
             problems=len(self.problems),
             content=digest(self.problems, template),
-            engine_options=self.engine_options,
+            engine_options={name: value for name, value in self.engine_options.items() if name not in SECRET},
             strategy=self.strategy,
             budget=self.budget,
             prompt=self.prompt,
@@ -109,13 +110,13 @@ def make_plan(
     elif budget:
         raise InputError("a budget is of a strategy: give one, or bound traces by limits")
     published = defaults(task, dialect, 0 if isinstance(task, Countdown) else len(task.test()))
+    name = published.prompt if prompt == PUBLISHED else None if prompt == ALONE else prompt
+    if name is not None:
+        prompts.load(name, dialect=dialect)
     first, last = problem_range(published.problems if problems is None else problems)
     chosen, twice = distinct(task.test(last)[first:])
     if not chosen:
         raise InputError(f"problems {problems}: there is none of {task.name} from number {first} on")
-    name = published.prompt if prompt == PUBLISHED else None if prompt == ALONE else prompt
-    if name is not None:
-        prompts.load(name, dialect=dialect)
     base = {"temperature": published.temperature, "top_p": published.top_p, "top_k": published.top_k}
     return Plan(
         task,

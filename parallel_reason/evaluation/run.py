@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from parallel_reason.errors import InputError
 from parallel_reason.evaluation.figures import Figures, figures
@@ -36,7 +37,7 @@ def evaluate(
         out: the folder; it goes on if it has a run of the same settings.
         concurrency: problems that are started at once.
         on_start: called before anything is sampled.
-        on_sample: called with each new sample, from threads that grade.
+        on_sample: called with each new sample, one at a time, from threads that grade.
         on_note: called with what was wrong with an earlier attempt's files or with a single problem, a line each.
 
     Raises:
@@ -80,6 +81,7 @@ class _Grading:
         self._folder, self._grade, self._on_sample = folder, grade, on_sample
         self._graders = ThreadPoolExecutor(GRADERS)
         self._under_way: list[Future[None]] = []
+        self._one_at_a_time = Lock()
 
     def __enter__(self) -> "_Grading":
         return self
@@ -109,7 +111,8 @@ class _Grading:
         except OSError as error:
             self._fail(error)
             return
-        self._on_sample(sample)
+        with self._one_at_a_time:
+            self._on_sample(sample)
 
     def _fail(self, error: OSError) -> None:
         self.error = self.error or error

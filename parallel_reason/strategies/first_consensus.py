@@ -19,7 +19,7 @@ class FirstConsensus:
 
     n: Count = 16
     threshold: Share = 0.99
-    longest: Count = 25_000
+    longest: Count = 40_000
     name: str = "first_consensus"
 
     async def run(self, branches: Branches) -> int:

@@ -148,7 +148,9 @@ class RecordedBranches:
             if left < len(going):
                 reach = int(np.partition(self._ends[going] - before, left - 1)[left - 1])
                 tokens = reach if tokens is None else min(tokens, reach)
-        granted = self._budget and self._budget.grant(len(going), self.total_tokens, self.critical_path)
+        granted = None
+        if self._budget is not None:
+            granted = self._budget.grant(len(going), self.total_tokens, self.critical_path)
         cut = granted is not None and (tokens is None or granted < tokens)
         if cut:
             tokens = granted

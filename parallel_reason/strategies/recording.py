@@ -1,4 +1,7 @@
-"""Files of recorded branches: a JSON list of problems, as the SCOUT test bed of Parallel-Probe publishes them."""
+"""Files of recorded branches: a JSON list of problems, as the SCOUT test bed of Parallel-Probe publishes them.
+
+Traces of this project are branches too, without probes.
+"""
 
 import json
 import re
@@ -10,6 +13,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from parallel_reason.errors import InputError
 from parallel_reason.strategies.recorded import RecordedProblem
+from parallel_reason.tasks import Task
+from parallel_reason.trace import Trace, read_traces
 
 Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -70,3 +75,30 @@ def read_recording(file: Path, is_answer: Callable[[str], bool] = readable) -> l
     return [
         RecordedProblem.of(one.question, one.gold_answer, one.probe_freq, one.each_branch, is_answer) for one in records
     ]
+
+
+def read_runs(file: Path, task: Task) -> list[RecordedProblem]:
+    """The problems of a file of traces, each of one thread; ``task`` says which answers are right.
+
+    Raises:
+        InputError: a trace that cannot be read, has several threads, or is of another task.
+    """
+    problems = {problem.key: problem for problem in task.test()}
+    runs: dict[str, list[Trace]] = {}
+    for trace in read_traces(file):
+        if trace.task not in problems:
+            raise InputError(f"{file}: trace {trace.id} is of {trace.task!r:.60}, which is no problem of {task.name}")
+        if len(trace.threads) > 1:
+            raise InputError(f"{file}: trace {trace.id} has {len(trace.threads)} threads; a branch is one")
+        runs.setdefault(trace.task, []).append(trace)
+    if not runs:
+        raise InputError(f"{file} has no traces")
+    recorded = []
+    for key, traces in runs.items():
+        right = {trace.answer for trace in traces if task.correct(problems[key], trace.answer)}
+        said = ["(right)" if trace.answer in right else trace.answer or "" for trace in traces]
+        branches = [
+            (list[str](), trace.ledger.sampled_tokens, answer) for trace, answer in zip(traces, said, strict=True)
+        ]
+        recorded.append(RecordedProblem.of(problems[key].text, "(right)", 1, branches, readable))
+    return recorded

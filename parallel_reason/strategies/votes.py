@@ -49,7 +49,7 @@ def lead_is_real(first: int, second: int) -> float:
     arXiv 2305.11860). For whole numbers it is the share of coin tosses with at most ``first`` heads.
     """
     tosses = first + second + 1
-    return sum(comb(tosses, heads) for heads in range(first + 1)) / 2**tosses
+    return float(sum(comb(tosses, heads) for heads in range(first + 1)) / 2**tosses)
 
 
 def borda(scores: Floats, power: float) -> Floats:

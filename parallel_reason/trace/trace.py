@@ -8,6 +8,7 @@ Invariants, checked when a record is made:
 """
 
 import uuid
+from importlib import import_module
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -134,10 +135,9 @@ class Trace(Record):
         return self.model_dump_json()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: its timeline and text. The package knows who draws it; records do not."""
-        import parallel_reason
-
-        return parallel_reason.trace_html(self)
+        """What a notebook shows: its timeline and text. Records know no viewer: the package names it."""
+        html: str = import_module("parallel_reason").trace_html(self)
+        return html
 
     def __repr__(self) -> str:
         """One short line; ``to_json`` has everything."""

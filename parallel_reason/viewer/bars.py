@@ -68,7 +68,7 @@ def bars(trace: Trace, width: int) -> tuple[list[Bar], str]:
 
 
 def _paint(cells: list[Cell], kind: Cell, start: float, end: float) -> None:
-    """Set the cells of an interval, given as shares of the width; what is short still has one, if nothing stronger has."""
+    """Set the cells of an interval, given as shares of the width; what is short still has one."""
     first = min(len(cells) - 1, int(start * len(cells)))
     for at in range(first, max(first + 1, min(len(cells), round(end * len(cells))))):
         if STRENGTH.index(kind) >= STRENGTH.index(cells[at]):

@@ -18,7 +18,6 @@ def trace_html(trace: Trace, tokenizer: Any | None = None) -> str:
     """
     tokenizer = tokenizer or local_tokenizer(trace.model)
     page = trace_page(trace, None if tokenizer is None else TokenTexts(tokenizer))
-    return (
-        f'<iframe srcdoc="{escape(page)}" style="width:100%;height:{HEIGHT}px;border:1px solid #8884;border-radius:8px" '
-        f'sandbox="allow-scripts" title="{escape(f"trace {trace.id:.40}")}"></iframe>'
-    )
+    style = f"width:100%;height:{HEIGHT}px;border:1px solid #8884;border-radius:8px"
+    title = escape(f"trace {trace.id:.40}")
+    return f'<iframe srcdoc="{escape(page)}" style="{style}" sandbox="allow-scripts" title="{title}"></iframe>'

@@ -1,7 +1,7 @@
 """One self-contained HTML page of runs, or of a single trace: no network, no server.
 
-Traces are embedded as compressed JSON, a chunk of them at a time, and unpacked when they are looked at; model text never
-stands in the page as HTML. The page is written beside its place and then put there, so a report is whole or not at all.
+Traces are embedded as compressed JSON, a chunk of them at a time, and unpacked when they are looked at; model text
+never stands in the page as HTML. `write_whole` puts the page in its place, so a report is whole or not there.
 """
 
 import base64
@@ -174,7 +174,7 @@ def packed(text: str) -> str:
 
 def _parts(title: str, chunks: Iterator[str], index: Callable[[], str], charts: str | None) -> Iterable[str]:
     """The page in pieces; ``index`` is asked when all chunks are written."""
-    folder = files("parallel_reason.viewer") / "page"
+    folder = files("parallel_reason.viewer") / "assets"
     # Not HTML from a model: all that is rendered unescaped is this package's own, or base64.
     template = Environment(autoescape=True).from_string((folder / "page.html.jinja").read_text())
     return template.stream(

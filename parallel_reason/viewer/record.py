@@ -1,6 +1,6 @@
 """What a page needs of a trace: a row of figures for lists and charts, and all of it for the drill-down.
 
-Names are short, for a page of 10,000 traces holds half a million spans. `page/trace.js` reads them.
+Names are short, for a page of 10,000 traces holds half a million spans. `assets/trace.js` reads them.
 """
 
 from dataclasses import dataclass

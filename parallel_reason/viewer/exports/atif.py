@@ -6,6 +6,7 @@ refers to its children. ATIF is a tree: which children a join waited for, and by
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from parallel_reason.trace import Fork, Span, Thread, Trace
@@ -82,7 +83,7 @@ def _step(trace: Trace, thread: Thread, span: Span, texts: TokenTexts | None) ->
         step["timestamp"] = datetime.fromtimestamp(trace.started_at + span.started_s, UTC).isoformat()
     if span.origin == "sampled":
         step["metrics"] = {"completion_tokens": len(span.ids), "completion_token_ids": span.ids}
-        if span.logprobs:
+        if span.logprobs and all(map(isfinite, span.logprobs)):  # JSON has no number for others
             step["metrics"]["logprobs"] = span.logprobs
     return step
 

@@ -21,15 +21,13 @@ SHORT = 400  # characters of a text in a slice's arguments
 
 def parts(run: Run, texts_of: TextsOf) -> Iterator[str]:
     """The file in pieces."""
-    first: float | None = None
+    first = 0.0
     yield '{"displayTimeUnit":"ms","traceEvents":['
     comma = ""
     for number, sample in enumerate(run.samples(), start=1):
-        first = first if first is not None else sample.trace.started_at
-        started = (
-            (sample.trace.started_at - first) if sample.trace.started_at is not None and first is not None else 0.0
-        )
-        for event in events(sample, number, started):
+        started = sample.trace.started_at or 0.0
+        first = started if number == 1 else first
+        for event in events(sample, number, started - first):
             yield comma + compact(event)
             comma = ",\n"
     yield "]}\n"
@@ -57,7 +55,13 @@ def events(sample: Sample, process: int, started_s: float) -> Iterator[dict[str,
         life = {"ph": "X", "cat": "thread", "name": thread.label, **own, "ts": micros(lane.started_s)}
         yield {**life, "dur": round((lane.ended_s - lane.started_s) * 1e6, 3), "args": arguments}
         for phase in lane.phases:
-            slice_ = {"ph": "X", "cat": phase.kind, "name": phase.kind, **own, "ts": micros(phase.started_s)}
+            slice_: dict[str, Any] = {
+                "ph": "X",
+                "cat": phase.kind,
+                "name": phase.kind,
+                **own,
+                "ts": micros(phase.started_s),
+            }
             slice_["dur"] = round((phase.ended_s - phase.started_s) * 1e6, 3)
             if phase.span is not None:
                 tokens = len(thread.spans[phase.span].ids)

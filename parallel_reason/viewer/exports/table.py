@@ -29,7 +29,8 @@ def write(run: Run, path: Path) -> list[Path]:
     if kind not in (".csv", ".parquet"):
         raise InputError(f"a table is a .csv or a .parquet file, not {path.name!r}")
     below = path.with_suffix(f".threads{path.suffix}")
-    traces, threads = [], []
+    traces: list[Row] = []
+    threads: list[Row] = []
     for sample in run.samples():
         traces.append(trace_row(sample))
         threads += thread_rows(sample)
