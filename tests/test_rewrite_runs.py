@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,26 @@ def test_settings_that_cannot_be_used_are_refused_in_one_line(tmp_path, model, c
     with Teacher() as server, pytest.raises(InputError, match=says) as refused:
         asyncio.run(rewrite(config(tmp_path, model, server.url, **changes)))
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_of_another_dialect_or_without_a_chat_template_is_refused(tmp_path, model):
+    folder = shutil.copytree(model, tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"parallel_reason": {"dialect": "npr", "rows": 257}}))
+    with Teacher() as server:
+        with pytest.raises(InputError, match="was prepared for 'npr'; the pipeline is 'multiverse'"):
+            asyncio.run(rewrite(config(tmp_path, str(folder), server.url)))
+        (folder / "config.json").write_text(json.dumps(values))
+        (folder / "chat_template.jinja").unlink()
+        for changes, says in (
+            ({}, "train_model .* has no chat template"),
+            (
+                {"train_model": model, "engine_options": {"base_url": server.url, "tokenizer": str(folder)}},
+                "model 'fake'",
+            ),
+        ):
+            with pytest.raises(InputError, match=says):
+                asyncio.run(rewrite(config(tmp_path, str(folder), server.url, **changes)))
 
 
 def test_attempts_that_would_all_be_alike_are_refused(tmp_path, model):
