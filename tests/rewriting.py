@@ -4,8 +4,9 @@ import json
 import threading
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from parallel_reason import flatten, read_traces
 from rl.rewrite import RewriteConfig
 from tests.fake_server import DONE, FakeServer, Reply, _FakeHandler, event
 from tests.letters import byte_tokenizer
@@ -134,3 +135,25 @@ def config(folder, model, url, *samples, **changes):
         "engine_options": {"base_url": url, "tokenizer": model}, "limits": {"tokens_per_thread": 2000},
     }  # fmt: skip
     return RewriteConfig.model_validate(values | changes)
+
+
+def kept(folder):
+    return list(read_traces(folder / "run" / "kept.jsonl"))
+
+
+def rejected(folder):
+    return [json.loads(line) for line in (folder / "run" / "rejected.jsonl").read_text().splitlines()]
+
+
+def text(trace, model):
+    return AutoTokenizer.from_pretrained(model).decode(flatten(trace))
+
+
+def but(**replies):
+    """The teacher that does it well, but for some stages: a reply, or what gives one to a prompt."""
+
+    def reply(prompt):
+        other = replies.get(stage_of(prompt))
+        return good(prompt) if other is None else other(prompt) if callable(other) else other
+
+    return reply

@@ -6,28 +6,16 @@ original sentences back under the outline, and taking the numbers out. Blocks ne
 Source: Yang et al., Multiverse (2506.09991), section on Multiverse 1K, and its released data code.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rl.rewriting.draft import (
-    Block,
-    Draft,
-    Nodes,
-    Passage,
-    blocks,
-    path_passages,
-    plain,
-    with_blocks,
-    with_path_passages,
-)
+from rl.rewriting.draft import Draft
+from rl.rewriting.nodes import Block, Nodes, Passage, blocks, path_passages, plain, with_blocks, with_path_passages
+from rl.rewriting.outlines import CONTEXT_LINES, LEAST_LENGTH, is_one_a_path, parse_outlines
 from rl.rewriting.stage import Pipeline, ReplyError, Stage, last_lines
 from rl.rewriting.steps import STEPS
 
-CONTEXT_LINES = 50  # before a block, in a prompt
-LEAST_LENGTH = 0.5  # of a passage once it is rewritten, over what it was; ThreadWeaver's rule
 CUE = "Let's think in parallel."  # before every block of Multiverse's data
-_ITEM = re.compile(r"([0-9]{1,4})\s*[:.]\s*(.*\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +38,9 @@ def parse_goal(reply: str) -> Goal:
     return Goal(tuple(parse_outlines(goals)), conclusion.strip(" *\n"))
 
 
-def parse_outlines(reply: str) -> list[str]:
-    """Lines ``1: target``, without their numbers.
-
-    Raises:
-        ReplyError: there is none, or they are not numbered from 1.
-    """
-    found = [match.groups() for line in reply.splitlines() if (match := _ITEM.match(line.strip(" *-")))]
-    if not found or [int(number) for number, _ in found] != list(range(1, len(found) + 1)):
-        raise ReplyError("has no outlines numbered from 1")
-    return [outline for _, outline in found]
-
-
 def check_goal(draft: Draft, number: int, goal: Goal) -> str | None:
     """One outline a path."""
-    paths = len(blocks(draft.nodes)[number].block.paths)
-    return None if len(goal.outlines) == paths else "has not one outline for each path"
+    return None if is_one_a_path(draft, number, goal.outlines) else "has not one outline for each path"
 
 
 def parse_passage(reply: str) -> str:

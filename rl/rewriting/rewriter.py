@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from parallel_reason import Trace
 from parallel_reason.tasks.grading import same_integer, same_math
-from rl.rewriting.draft import Draft, plain, split_lines
+from rl.rewriting.draft import Draft, split_lines
+from rl.rewriting.nodes import plain
 from rl.rewriting.source import Sample
 from rl.rewriting.stage import Pipeline, RejectionError, ReplyError, Stage, Variables, without_thinking
 from rl.rewriting.store import Question, Reply, ReplyStore, StoredReply, digest

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from rl.rewriting.draft import Block, Draft, Nodes, Passage, blocks, plain, with_blocks
-from rl.rewriting.multiverse import CONTEXT_LINES, LEAST_LENGTH, parse_outlines
+from rl.rewriting.draft import Draft
+from rl.rewriting.nodes import Block, Nodes, Passage, blocks, plain, with_blocks
+from rl.rewriting.outlines import CONTEXT_LINES, LEAST_LENGTH, is_one_a_path, parse_outlines
 from rl.rewriting.stage import Pipeline, RejectionError, ReplyError, Stage, last_lines
 from rl.rewriting.steps import STEPS
 
@@ -75,8 +76,7 @@ def edited(text: str, edits: list[Edit]) -> str | None:
 
 def check_verdicts(draft: Draft, number: int, verdicts: list[bool]) -> str | None:
     """One verdict a thread."""
-    threads = len(blocks(draft.nodes)[number].block.paths)
-    return None if len(verdicts) == threads else "has not one verdict for each thread"
+    return None if is_one_a_path(draft, number, verdicts) else "has not one verdict for each thread"
 
 
 def check_edits(draft: Draft, number: int, edits: list[Edit]) -> str | None:
@@ -90,8 +90,7 @@ def check_edits(draft: Draft, number: int, edits: list[Edit]) -> str | None:
 
 def check_outlines(draft: Draft, number: int, outlines: list[str]) -> str | None:
     """One outline a thread."""
-    threads = len(blocks(draft.nodes)[number].block.paths)
-    return None if len(outlines) == threads else "has not one outline for each thread"
+    return None if is_one_a_path(draft, number, outlines) else "has not one outline for each thread"
 
 
 def flat(draft: Draft) -> Draft:
