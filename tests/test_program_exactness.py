@@ -105,7 +105,7 @@ def test_scores_are_those_of_transformers_after_every_join(request, plain, engin
     assert seen == pytest.approx(written_logprobs(plain, trace, count), abs=BOUND)
 
 
-def test_a_graft_computes_nothing_again(on_vllm):
+def test_a_graft_computes_nothing_again_on_vllm(on_vllm):
     async def program(t):
         for _ in range(3):
             threads = t.fork([[12], [13, 14], [9]])
