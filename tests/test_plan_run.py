@@ -391,9 +391,14 @@ def test_a_long_chain_takes_no_stack():
 
 
 @pytest.mark.parametrize("bound", ["at_once", "deadline_s", "call_deadline_s", "calls", "text_characters"])
-def test_a_bound_that_is_none_is_refused(bound):
-    with pytest.raises(InputError, match=f"{bound}=0; give a number above 0"):
-        PlanLimits(**{bound: 0})
+def test_a_bound_that_is_none_is_refused_in_one_line(bound):
+    with pytest.raises(InputError, match=f"limits: {bound}=0: Input should be greater than"):
+        asyncio.run(run_plan([], limits={bound: 0}))
+
+
+def test_a_bound_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="limits has no field 'slots'; it has at_once, deadline_s, "):
+        asyncio.run(Plan().run({"slots": 3}))
 
 
 @pytest.mark.parametrize("stop", ["deadline", "cancel"])

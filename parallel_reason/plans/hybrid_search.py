@@ -12,7 +12,7 @@ from parallel_reason.plans.asking import Ask, written
 from parallel_reason.plans.call import Call
 from parallel_reason.plans.references import shown
 from parallel_reason.plans.result import PlanResult
-from parallel_reason.plans.run import PlanLimits, run_plan
+from parallel_reason.plans.run import AnyPlanLimits, run_plan
 from parallel_reason.plans.streams import closing
 from parallel_reason.prompts import load
 
@@ -41,7 +41,7 @@ async def hybrid_search(
     question: str,
     ask: Ask,
     search: Callable[[str], Any],
-    limits: PlanLimits | None = None,
+    limits: AnyPlanLimits | None = None,
     *,
     turns: int = 10,
     prompt: str = "hybrid_search",

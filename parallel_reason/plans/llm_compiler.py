@@ -9,7 +9,7 @@ from parallel_reason.plans.brackets import Brackets
 from parallel_reason.plans.llm_compiler_text import calls_in
 from parallel_reason.plans.references import shown
 from parallel_reason.plans.result import PlanResult
-from parallel_reason.plans.run import PlanLimits, Tools, run_plan
+from parallel_reason.plans.run import AnyPlanLimits, Tools, run_plan
 from parallel_reason.prompts import load
 
 ACTION = re.compile(r"\bAction:\s*(Finish|Replan)\s*\(")
@@ -45,7 +45,7 @@ async def llm_compiler(
     question: str,
     ask: Ask,
     tools: Tools,
-    limits: PlanLimits | None = None,
+    limits: AnyPlanLimits | None = None,
     *,
     joiner: Ask | None = None,
     replans: int = 1,

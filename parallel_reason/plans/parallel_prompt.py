@@ -10,7 +10,7 @@ from parallel_reason.errors import InputError, first_line
 from parallel_reason.plans.asking import Ask, answered
 from parallel_reason.plans.call import Call
 from parallel_reason.plans.result import PlanResult
-from parallel_reason.plans.run import PlanLimits, run_plan
+from parallel_reason.plans.run import AnyPlanLimits, run_plan
 from parallel_reason.record import FrozenRecord
 from parallel_reason.runtime.program import ProgramThread
 
@@ -76,8 +76,8 @@ def read_parallel_prompt(fields: dict[str, object]) -> ParallelPrompt:
         raise InputError(f"no parallel prompt: {first_line(error)}") from None
 
 
-async def ask_each(prompt: ParallelPrompt, ask: Ask, limits: PlanLimits | None = None) -> PlanResult:
-    """Ask for every item, all at once; each is a call, ``"1"`` for the first. An engine's cache may share their prefix."""
+async def ask_each(prompt: ParallelPrompt, ask: Ask, limits: AnyPlanLimits | None = None) -> PlanResult:
+    """Ask for every item, all at once; each is a call, ``"1"`` for the first."""
 
     async def one(text: str) -> str:
         return await answered(ask, text)

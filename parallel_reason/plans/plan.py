@@ -6,7 +6,7 @@ from typing import Any
 from parallel_reason.plans.call import Call
 from parallel_reason.plans.references import Ref
 from parallel_reason.plans.result import PlanResult
-from parallel_reason.plans.run import OnOutcome, PlanLimits, run_plan
+from parallel_reason.plans.run import AnyPlanLimits, OnOutcome, run_plan
 
 
 class Plan:
@@ -49,6 +49,6 @@ class Plan:
         self.calls.append(Call(ref.id, tool, args, kwargs, needed, deadline_s, duration))
         return ref
 
-    async def run(self, limits: PlanLimits | None = None, *, on_outcome: OnOutcome | None = None) -> PlanResult:
+    async def run(self, limits: AnyPlanLimits | None = None, *, on_outcome: OnOutcome | None = None) -> PlanResult:
         """Run all calls; see `run_plan`."""
         return await run_plan(self.calls, limits=limits, on_outcome=on_outcome)

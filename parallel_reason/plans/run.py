@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from pydantic import Field
 
 from parallel_reason.errors import InputError
 from parallel_reason.plans.call import Call, Problem
@@ -13,15 +14,15 @@ from parallel_reason.plans.result import Outcome, PlanResult
 from parallel_reason.plans.state import PlanState
 from parallel_reason.plans.streams import closing
 from parallel_reason.plans.tools import described, outcome_of
+from parallel_reason.record import FrozenRecord
 
 Tools = Mapping[str, Callable[..., Any]]
 Items = Iterable[Call | Problem] | AsyncIterable[Call | Problem]
 OnOutcome = Callable[[Call, Outcome], object]
 
 
-@dataclass(frozen=True)
-class PlanLimits:
-    """Bounds of a plan; None means no bound.
+class PlanLimits(FrozenRecord):
+    """Bounds of a plan; None means no bound. A dict of these fields will do wherever one is taken.
 
     Attributes:
         at_once: calls that run at the same time; more of them wait.
@@ -31,17 +32,14 @@ class PlanLimits:
         text_characters: of one result within a text; the rest is left out, and the text says so.
     """
 
-    at_once: int | None = None
-    deadline_s: float | None = None
-    call_deadline_s: float | None = None
-    calls: int = 1000
-    text_characters: int = 100_000
+    at_once: int | None = Field(None, ge=1)
+    deadline_s: float | None = Field(None, gt=0)
+    call_deadline_s: float | None = Field(None, gt=0)
+    calls: int = Field(1000, ge=1)
+    text_characters: int = Field(100_000, ge=1)
 
-    def __post_init__(self) -> None:
-        for name in ("at_once", "calls", "text_characters", "deadline_s", "call_deadline_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name}={value!r}; give a number above 0")
+
+AnyPlanLimits = PlanLimits | dict[str, Any]
 
 
 class PlanRun:
@@ -53,7 +51,7 @@ class PlanRun:
     def __init__(
         self,
         tools: Tools | None = None,
-        limits: PlanLimits | None = None,
+        limits: AnyPlanLimits | None = None,
         *,
         known: Mapping[str, Any] | None = None,
         on_outcome: OnOutcome | None = None,
@@ -65,7 +63,7 @@ class PlanRun:
             known: results of an earlier plan, id to value, to which calls may refer.
             on_outcome: called with each call as it ends; what it raises is a problem of the plan.
         """
-        self.limits = limits or PlanLimits()
+        self.limits = PlanLimits.from_caller("limits", limits or {})
         self.problems: list[str] = []
         self._tools = tools or {}
         self._state = PlanState(known, ranked=self.limits.at_once is not None)
@@ -211,7 +209,7 @@ class PlanRun:
 async def run_plan(
     items: Items,
     tools: Tools | None = None,
-    limits: PlanLimits | None = None,
+    limits: AnyPlanLimits | None = None,
     *,
     known: Mapping[str, Any] | None = None,
     on_outcome: OnOutcome | None = None,
