@@ -110,8 +110,8 @@ def rows(replayed: Replay, strategies: Sequence[Strategy], resamplings: int, wor
 def table(title: str, every: Sequence[dict[str, Any]]) -> Table:
     """The rows, for people: accuracies in percent, tokens in thousands."""
     shown = Table(title=title, title_justify="left")
-    shown.add_column("strategy")
-    for column in ("accuracy", "one run", "other problems", "sequential", "total"):
+    shown.add_column("strategy", no_wrap=True)
+    for column in ("accuracy", "one run", "problems", "sequential", "total"):
         shown.add_column(column, justify="right")
     for row in every:
         one, other = row["accuracy_of_one_run"], row["accuracy_over_problems"]
@@ -157,7 +157,15 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows instead of a table.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Replay strategies on recorded branches."""
+    """Replay strategies on recorded branches: accuracy, and tokens one after another and in total.
+
+    python -m evals.replay qwen3_8b_aime24.json --strategy sc:n=16 --strategy esc --resamplings 100
+
+    python -m evals.replay qwen3_8b_aime24.json --as-published --resamplings 100
+
+    "one run" is between which accuracies 95% of single passes over the file fall, "problems" the interval for other
+    problems of the same kind.
+    """
     form = answers or ("any" if as_published else "readable")
     if form not in FORMS:
         raise InputError(f"--answers {form}: there is {', '.join(FORMS)}")

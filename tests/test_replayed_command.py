@@ -111,3 +111,14 @@ def test_traces_of_one_thread_are_branches(capsys, tmp_path):
     (row,) = rows(capsys, tmp_path / "traces.jsonl", task=f"aime:{problems}", strategy=["sc"], resamplings=2)
     assert row["accuracy_by_problem"] == [1.0, 0.0]  # 7 and 007 are one answer
     assert (row["sequential_tokens"], row["total_tokens"]) == (35, 50)
+
+
+def test_the_frontier_is_drawn_and_the_most_cautious_setting_chosen(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs"))
+    import draw_strategies
+
+    monkeypatch.setattr(draw_strategies, "GRID", [one for one in draw_strategies.GRID if one.n == 8][-3:])
+    file = write(tmp_path / "runs.json", [problem(), problem(gold_answer="2")])
+    draw_strategies.run(file, file, resamplings=2, out=tmp_path / "drawn.svg")
+    assert "chosen: n=8 threshold=0.99 longest=40000" in capsys.readouterr().out
+    assert (tmp_path / "drawn.svg").read_text().count("<circle") == 2 * 3

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,8 @@ def test_a_wrong_name_or_parameter_is_one_line(text, said):
         find(text)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_page_has_every_strategy():
+    page = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text()
+    assert [name for name in STRATEGIES if f"`{name}`" not in page] == []

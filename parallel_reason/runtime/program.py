@@ -12,7 +12,7 @@ the trace.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
@@ -158,7 +158,7 @@ class ProgramThread:
         stop: str | Sequence[str] = (),
         stop_token_ids: Sequence[int] = (),
         **sampling: Any,
-    ) -> AsyncIterator[Token]:
+    ) -> AsyncGenerator[Token, None]:
         """`sample`, token by token. The thread has the tokens that were read; leaving the loop ends the call."""
         call = self._call(max_tokens, stop, stop_token_ids, sampling)
         text = TextStream(self._run.engine.tokenizer)
@@ -242,10 +242,12 @@ class ProgramThread:
         """Ask the model anew: a thread that sees nothing but chat messages, and what it answers.
 
         Args:
-            messages: chat messages, or a text, which is one of the user.
+            messages: chat messages; a text, which is one of the user; or token ids, which are sent as they are.
             chat: how the model's chat template is applied.
         """
-        options = ChatOptions() if chat is None else ChatOptions.from_caller("chat", chat)
+        options = None if chat is None else ChatOptions.from_caller("chat", chat)
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         prompt = render(messages, self._run.engine, self._run.limits, chat=options)
         child = self._fork([prompt.ids], shares_prefix=False, beside=True)[0]
         answer = await child.sample(max_tokens, stop=stop, stop_token_ids=stop_token_ids, **sampling)
@@ -362,7 +364,7 @@ class ProgramThreads(Sequence[ProgramThread]):
         for thread in self._threads:
             thread.cancel(reason)
 
-    async def as_completed(self, max_tokens: int | None = None, **options: Any) -> AsyncIterator[ProgramThread]:
+    async def as_completed(self, max_tokens: int | None = None, **options: Any) -> AsyncGenerator[ProgramThread, None]:
         """Sample all at once, and yield each as its call ends; leaving the loop ends the calls of the others."""
         tasks = {asyncio.ensure_future(one.sample(max_tokens, **options)): one for one in self._threads}
         try:

@@ -71,7 +71,10 @@ class ProgramRun(TraceRun):
             return "failed", self.failure(self.main.live, RuntimeError("the program was cancelled from inside"))
         error = task.exception()
         if isinstance(error, Exception):
-            return "failed", self.failure(self.main.live, error)
+            reason = self.failure(self.main.live, error)
+            if self.main.cancelled is None:
+                transitions.fail(self.main.live, reason)
+            return "failed", reason
         if self.main.answer is None and task.result() is not None:
             self.main.answer = str(task.result())
         return "finished", "the program returned"
@@ -83,6 +86,9 @@ class ProgramRun(TraceRun):
             task.cancel()
             await asyncio.wait([task])
         self.stop([state for state in self._states if state.busy], "the program ended")
+        for state in self._states:
+            async with state.lock:  # what computes its KV has ended
+                pass
         under_way = [state.decoding.task for state in self._states if state.decoding is not None]
         under_way += [state.before for state in self._states if state.before is not None]
         if under_way:
@@ -168,7 +174,7 @@ class ProgramRun(TraceRun):
     def end(self, state: ProgramState, status: Status, reason: str) -> None:
         """End a thread; the first end counts. The KV of one that was lost is free."""
         live = state.live
-        if state.at_end and live.status is None:
+        if state.at_end and live.status is None and status != "failed":
             status, reason = "finished", decode(self.engine.tokenizer, [live.newest])
         transitions.end(live, status, reason)
         if not state.closed:

@@ -194,17 +194,11 @@ class Session:
         limits: AnyLimits | None = None,
         **options: Unpack[RunOptions],
     ) -> list[Trace]:
-        """Run a program on prompts; see `parallel_reason.runtime.program`.
+        """Run a program, an async function of a `ProgramThread`, on prompts; the rest is as in `run`.
 
         Args:
-            program: an async function of a `ProgramThread`; what it returns is the answer of the trace.
-            sampling: of every thread, unless a call gives its own.
-            limits: bounds of each trace; those of the fields ``forks``, ``depth`` and ``children`` that nobody gave are
-                wider than for a model.
-            options: those of `run`, which says the rest.
-
-        Raises:
-            InputError: ``program`` is no function; and as `run`.
+            sampling: of every thread, unless a call of the program gives its own.
+            limits: bounds of each trace; ``forks``, ``depth`` and ``children`` are wide where nobody gave them.
         """
         check_program(program, options, RunOptions)
         bounds = limits_of_program(limits, self.limits)

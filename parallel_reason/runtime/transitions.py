@@ -275,6 +275,11 @@ def end(thread: LiveThread, status: Status, reason: str) -> None:
         thread.status, thread.stop_reason = status, reason
 
 
+def fail(thread: LiveThread, reason: str) -> None:
+    """Record that what ran a thread failed, however the thread itself ended."""
+    thread.status, thread.stop_reason = "failed", reason
+
+
 def note_failed_blocks(thread: LiveThread, dialect: Dialect, tokenizer: Any) -> None:
     """Record the blocks that a thread which has ended closed without a fork."""
     forks = len(thread.forks) + len(thread.malformed)

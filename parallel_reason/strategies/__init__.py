@@ -20,6 +20,7 @@ from parallel_reason.strategies.live import LiveBranches
 from parallel_reason.strategies.no_thinking import NoThinking
 from parallel_reason.strategies.pairwise import Pairwise
 from parallel_reason.strategies.parallel_probe import ParallelProbe
+from parallel_reason.strategies.parallel_traces import over_traces
 from parallel_reason.strategies.program import program
 from parallel_reason.strategies.prune_and_fork import PruneAndFork
 from parallel_reason.strategies.rounds import Rounds
@@ -30,7 +31,7 @@ from parallel_reason.strategies.stable_answers import StableAnswers
 
 __all__ = [
     "NO_ANSWER", "REPLAYABLE", "STRATEGIES", "BestOfN", "Branches", "Budget", "LiveBranches", "Strategy", "find",
-    "program",
+    "over_traces", "program",
 ]  # fmt: skip
 
 REPLAYABLE: dict[str, Strategy] = {

@@ -150,7 +150,11 @@ class LiveBranches:
             task = asyncio.ensure_future(self._threads[path].sample(most, stop=stop or (), **self._sampling))
             self._going[path] = (task, most or 0)
         await self._wait([int(path) for path in paths], until_ended)
-        if cut and until_ended is None and any(not self._threads[path].ended for path in fresh):
+        if not cut or self._going or all(self._threads[path].ended for path in fresh):
+            return
+        if granted:  # what those that ended did not need is dealt out again
+            await self.sample(paths, None if tokens is None else tokens - granted, until_ended, stop)
+        else:
             self._spend()
 
     def _grant(self, paths: int) -> int | None:

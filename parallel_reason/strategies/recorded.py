@@ -148,14 +148,18 @@ class RecordedBranches:
             if left < len(going):
                 reach = int(np.partition(self._ends[going] - before, left - 1)[left - 1])
                 tokens = reach if tokens is None else min(tokens, reach)
-        granted = None
+        wanted, granted = tokens, None
         if self._budget is not None:
             granted = self._budget.grant(len(going), self.total_tokens, self.critical_path)
         cut = granted is not None and (tokens is None or granted < tokens)
         if cut:
             tokens = granted
         self._advance(going, before, tokens)
-        if cut and not self._ended[going].all():
+        if not cut or self._ended[going].all():
+            return
+        if granted:  # what those that ended did not need is dealt out again
+            await self.sample(paths, None if wanted is None else wanted - granted, until_ended)
+        else:
             self._spend()
 
     def _advance(self, going: Ints, before: Ints, tokens: int | None) -> None:
