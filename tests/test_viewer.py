@@ -188,3 +188,18 @@ def test_bars_draw_every_thread_once_below_its_parent(trace):
     assert all(rows[thread.parent] < rows[number] for number, thread in enumerate(trace.threads) if number)
     assert all(len("".join(text for _, text in bar.runs())) == 40 for bar in found)
     assert what.endswith("token steps")
+
+
+@pytest.mark.parametrize(("child", "marked"), [(8, {(0, 0), (1, 0), (0, 2)}), (2, {(0, 0), (0, 1), (0, 2)})])
+def test_beside_children_the_longer_of_the_two_ways_is_marked(child, marked):
+    """The root samples 5, forks, samples 3 while its child runs, joins, and samples 2."""
+    from parallel_reason.trace import Fork, Span, Thread
+
+    spans = [Span(ids=[1] * tokens, origin="sampled") for tokens in (5, 3, 2)]
+    fork = Fork(at=1, joined_at=2, join_rule="message", children=[1])
+    below = Thread(label="0.0", parent=0, status="finished", spans=[Span(ids=[1] * child, origin="sampled")])
+    threads = [Thread(label="0", status="finished", spans=spans, forks=[fork]), below]
+    assert critical_spans(threads) == marked
+    starts, places = clocks(threads)
+    assert starts == [0, 5]
+    assert places[0] == [0, 5, 5 + max(3, child), 5 + max(3, child) + 2]
