@@ -171,15 +171,15 @@ class EnginePool:
                     self._dispatcher.finished(attempt)
                     wanted.fail(EngineError("the engine died after it had streamed events of this trace; ask again"))
                 else:
-                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, self.crew.members[attempt.engine]))
+                    member = self.crew.members[attempt.engine]
+                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, member, member.generation))
 
-    async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member) -> None:
-        """Run a trace on an engine, and see to what came of it."""
-        generation = member.generation
+    async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member, generation: int) -> None:
+        """Run a trace on an engine, and see to what came of it; ``generation`` is of when the trace was dealt."""
         try:
             trace = await (self._streamed(member, wanted) if wanted.emit else member.call("run", wanted.job))
         except Gone as gone:
-            self.crew.died(member, generation, str(gone))
+            self.crew.died(member, generation, str(gone), blame=gone.ran)
             return
         except ParallelReasonError as error:
             if self._dispatcher.finished(attempt):
