@@ -96,7 +96,8 @@ class EnginePool:
         """Stop a trace; it ends with what it wrote."""
         attempt = self._dispatcher.cancel(trace_id)
         if attempt is not None:
-            self.crew.spawn(self._stop(self.crew.members[attempt.engine], trace_id))
+            member = self.crew.members[attempt.engine]
+            self.crew.spawn(self._stop(member, member.generation, trace_id))
         elif trace_id in self._wanted:
             self._wanted[trace_id].fail(CANCELLED())
 
@@ -200,8 +201,7 @@ class EnginePool:
             wanted.emit(item)
         raise EngineError("a stream ended without its trace")
 
-    async def _stop(self, member: Member, trace_id: str) -> None:
-        generation = member.generation
+    async def _stop(self, member: Member, generation: int, trace_id: str) -> None:
         try:
             await member.call("cancel", trace_id)
         except Gone as gone:
