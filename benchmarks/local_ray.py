@@ -39,7 +39,7 @@ def ray_cluster(**head: Any) -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS")
     cluster: Any = None
     if address is None:
-        # As where ray[default] is not installed: without the dashboard, whose parts take longer to start than Ray waits.
+        # As where ray[default] is not installed: the dashboard's parts take longer to start than Ray waits for them.
         utils.get_dashboard_dependency_error = lambda: ImportError("not wanted here")
         cluster = Cluster(initialize_head=True, head_node_args=node(**head))
         address = cluster.address

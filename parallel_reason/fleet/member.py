@@ -16,12 +16,14 @@ class Gone(Exception):  # noqa: N818 - not an error of its own: it makes a trace
 
     Attributes:
         for_good: Ray does not restart it.
+        ran: whether it may have begun what it was asked for; not if another process was there in its place.
     """
 
-    def __init__(self, reason: str, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, for_good: bool = False, ran: bool = True) -> None:
         """``reason`` is Ray's."""
         super().__init__(reason)
         self.for_good = for_good
+        self.ran = ran
 
 
 class Member:
@@ -123,8 +125,8 @@ def _translated(error: Any) -> Exception:
     from ray.exceptions import ActorDiedError, RayTaskError
 
     if not isinstance(error, RayTaskError):
-        return Gone(first_line(error), isinstance(error, ActorDiedError))
+        return Gone(first_line(error), for_good=isinstance(error, ActorDiedError))
     cause = error.cause
     if isinstance(cause, NotStartedError):
-        return Gone(str(cause))
+        return Gone(str(cause), ran=False)
     return cause if isinstance(cause, ParallelReasonError) else EngineError(f"an engine of the fleet failed: {cause!r}")

@@ -96,7 +96,8 @@ class EnginePool:
         """Stop a trace; it ends with what it wrote."""
         attempt = self._dispatcher.cancel(trace_id)
         if attempt is not None:
-            self.crew.spawn(self._stop(self.crew.members[attempt.engine], trace_id))
+            member = self.crew.members[attempt.engine]
+            self.crew.spawn(self._stop(member, member.generation, trace_id))
         elif trace_id in self._wanted:
             self._wanted[trace_id].fail(CANCELLED())
 
@@ -171,15 +172,15 @@ class EnginePool:
                     self._dispatcher.finished(attempt)
                     wanted.fail(EngineError("the engine died after it had streamed events of this trace; ask again"))
                 else:
-                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, self.crew.members[attempt.engine]))
+                    member = self.crew.members[attempt.engine]
+                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, member, member.generation))
 
-    async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member) -> None:
-        """Run a trace on an engine, and see to what came of it."""
-        generation = member.generation
+    async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member, generation: int) -> None:
+        """Run a trace on an engine, and see to what came of it; ``generation`` is of when the trace was dealt."""
         try:
             trace = await (self._streamed(member, wanted) if wanted.emit else member.call("run", wanted.job))
         except Gone as gone:
-            self.crew.died(member, generation, str(gone))
+            self.crew.died(member, generation, str(gone), blame=gone.ran)
             return
         except ParallelReasonError as error:
             if self._dispatcher.finished(attempt):
@@ -200,8 +201,7 @@ class EnginePool:
             wanted.emit(item)
         raise EngineError("a stream ended without its trace")
 
-    async def _stop(self, member: Member, trace_id: str) -> None:
-        generation = member.generation
+    async def _stop(self, member: Member, generation: int, trace_id: str) -> None:
         try:
             await member.call("cancel", trace_id)
         except Gone as gone:

@@ -127,11 +127,12 @@ class EngineWorker:
 
         The process ends if its engine is dead.
         """
+        session = self._started
         if self._changing.locked():
             return
         async with self._changing:
             if self._running:
-                await self._end_if_dead(self._started.kv_is_free())
+                await self._end_if_dead(session.kv_is_free())
             else:
                 await self._end_if_dead(self._one_token())
 
