@@ -2,14 +2,17 @@
 
     python -m benchmarks.tag_matching --model ./smollm2
 
-The same greedy requests run with two tags to stop at as texts, and with two ids that never come, in turn. Beside the
-ratio of their times, which the engine's own noise hides, stands the time of the matching alone.
+First the CPU time of looking for two tags in prose, of which hardly a token can end one, and in HTML, without an engine
+(``--engine none`` stops there). Then the same greedy requests run with the tags to stop at as texts, and with two ids
+that never come, in turn. Beside the ratio of their times, which the noise of the engine hides, stands the time of the
+matching alone.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,9 +21,14 @@ from benchmarks.report import Report, alternate, median_range, ratio
 from benchmarks.requests import ask
 from parallel_reason.engines import start
 from parallel_reason.engines.base import Engine
+from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.text import StopTexts
 
 TAGS = ("</Goal>", "</Path>")
+TEXTS = {
+    "prose": "The sky is blue because of the scattering of light, which is strong for short waves. ",
+    "HTML": "<p>The sky is <b>blue</b>, and the <i>sea</i> is green.</p>\n",
+}
 PROMPT = "Question: why is the sky blue, and the sea green? Answer in many words."
 
 
@@ -34,14 +42,25 @@ async def decode(engine: Engine, count: int, tokens: int, *, as_text: bool) -> t
     return time.perf_counter() - started, [output.ids for output in outputs]
 
 
-def match(engine: Engine, sampled: list[list[int]]) -> float:
+def match(tokenizer: Any, sampled: list[list[int]], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of looking for the tags in these tokens, one by one."""
-    started = time.perf_counter()
+    started = clock()
     for ids in sampled:
-        found = StopTexts(engine.tokenizer, TAGS)
+        found = StopTexts(tokenizer, TAGS)
         for token in ids:
             found.completed_by(token)
-    return time.perf_counter() - started
+    return clock() - started
+
+
+def alone(model: str, runs: int) -> list[list[str]]:
+    """The rows of texts that no engine samples."""
+    tokenizer, rows = load_tokenizer(model, "give a model folder"), []
+    for name, text in TEXTS.items():
+        ids = tokenizer.encode(text * 50, add_special_tokens=False)
+        match(tokenizer, [ids])  # the first reads the vocabulary
+        seconds = [match(tokenizer, [ids], time.process_time) for _ in range(runs)]
+        rows.append([f"matching in {name}, us of CPU a token", median_range([1e6 * s / len(ids) for s in seconds])])
+    return rows
 
 
 async def figures(name: str, model: str, pairs: int, count: int, tokens: int) -> list[list[str]]:
@@ -52,7 +71,7 @@ async def figures(name: str, model: str, pairs: int, count: int, tokens: int) ->
         taken = await alternate(ways, pairs)
         text, ids = ([seconds for seconds, _ in taken[kind]] for kind in ("text", "ids"))
         counts = [sum(map(len, outputs)) for _, outputs in taken["ids"]]
-        matching = [match(engine, outputs) for _, outputs in taken["ids"]]
+        matching = [match(engine.tokenizer, outputs) for _, outputs in taken["ids"]]
     finally:
         await engine.close()
 
@@ -69,17 +88,15 @@ async def figures(name: str, model: str, pairs: int, count: int, tokens: int) ->
 
 def main(
     model: Annotated[str, typer.Option(help="A model folder whose tokenizer splits the tags.")],
-    engine: Annotated[list[str] | None, typer.Option(help="Engines: vllm, torch.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Engines: vllm, torch; none for the matching alone.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Runs of each way.")] = 3,
     requests: Annotated[int, typer.Option(min=1, help="At once.")] = 16,
     tokens: Annotated[int, typer.Option(min=1, help="Of each request.")] = 64,
 ) -> None:
     """Print every figure as a table."""
-    rows = [
-        row
-        for name in engine or ["vllm", "torch"]
-        for row in asyncio.run(figures(name, model, pairs, requests, tokens))
-    ]
+    engines = [name for name in engine or ["vllm", "torch"] if name != "none"]
+    rows = alone(model, pairs)
+    rows += [row for name in engines for row in asyncio.run(figures(name, model, pairs, requests, tokens))]
     title = f"{requests} requests of {tokens} tokens, n={pairs}"
     Report(Console(highlight=False)).table(title, ["what", "median [least, most]"], rows)
 
