@@ -160,12 +160,13 @@ def read_settings(path: Path) -> RunSettings:
         raise InputError(f"{file} is damaged: {place + ': ' if place else ''}{first_line(error)}") from None
 
 
-def read_run(path: Path) -> tuple[RunSettings, list[Sample], list[str]]:
+def read_run(path: str | os.PathLike[str]) -> tuple[RunSettings, list[Sample], list[str]]:
     """A run that is read: its settings, its samples, and a line for each thing wrong with its files.
 
     Raises:
         InputError: it is no folder of a run, or no sample of it can be read.
     """
+    path = Path(path)
     settings = read_settings(path)
     found, notes = read_lines(path / SAMPLES, Sample)
     samples = {sample.key: sample for sample in reversed(found)}
