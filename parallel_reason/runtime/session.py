@@ -31,16 +31,15 @@ from parallel_reason.runtime.arguments import (
     sampling_of,
 )
 from parallel_reason.runtime.events import Event, TraceFinished
-from parallel_reason.runtime.live_thread import records
+from parallel_reason.runtime.finished_trace import finished_trace
 from parallel_reason.runtime.program import Program, one_answer, started_by
 from parallel_reason.runtime.program_name import check_program, made_by
 from parallel_reason.runtime.program_run import ProgramRun
 from parallel_reason.runtime.prompts import Prompt, RenderedPrompt, TemplateName, as_prompts, render_all
 from parallel_reason.runtime.run import TraceRun
 from parallel_reason.runtime.samples import run_samples
-from parallel_reason.runtime.versions import versions
 from parallel_reason.sampling import SamplingParams
-from parallel_reason.trace import Trace, tally
+from parallel_reason.trace import Trace
 
 T = TypeVar("T")
 
@@ -376,22 +375,8 @@ class Session:
             result = await run.run()
         finally:
             del self._runs[trace_id]
-        threads = records(result.root)
-        return Trace(
-            id=trace_id,
-            prompt=prompt.text,
-            prompt_ids=prompt.ids,
-            messages=prompt.messages,
-            sample=sample,
-            versions=versions(),
-            started_at=started,
-            threads=threads,
-            answer=result.answer,
-            errors=result.errors,
-            ledger=tally(threads, result.wall_s, result.first_token_s, result.kv_blocks),
-            **self.circumstances(sampling, limits, program=program),
-            **identity,
-        )
+        fields = {"id": trace_id, "sample": sample, "started_at": started, **identity}
+        return finished_trace(prompt, result, **fields, **self.circumstances(sampling, limits, program=program))
 
     async def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a call's work in a task that `close` can cancel."""
