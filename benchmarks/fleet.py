@@ -117,11 +117,11 @@ class KilledOnce:
         if self._left == 0:
             self.lost = set(self._pool.traces_on(0))
             self.at = time.time()
-            os.kill(self._pool.crew.members[0].pid, signal.SIGKILL)
+            os.kill(self._pool.actors.members[0].pid, signal.SIGKILL)
 
     def until_all_serve(self) -> float:
         """Seconds from the kill until every engine serves; waits for it."""
-        while len(self._pool.crew.serving) < len(self._pool.crew.members):
+        while len(self._pool.actors.serving) < len(self._pool.actors.members):
             time.sleep(0.02)
         return time.time() - self.at
 

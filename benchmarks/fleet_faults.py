@@ -88,7 +88,7 @@ class Scene:
         """
         with ParallelLLM(engine=self.engine, fleet=fleet) as llm:
             assert isinstance(llm.session, FleetSession)
-            crew, seen, gone = llm.session.engine.pool.crew, [], []
+            actors, seen, gone = llm.session.engine.pool.actors, [], []
 
             def on_trace(trace: Trace) -> None:
                 seen.append(trace)
@@ -97,7 +97,7 @@ class Scene:
                     gone.extend(fault(llm))
 
             traces = llm.generate(PROMPTS, SAMPLING, on_trace=on_trace)
-            while len(crew.serving) < engines or crew.restarts == 0:
+            while len(actors.serving) < engines or actors.restarts == 0:
                 time.sleep(0.05)
             seconds = time.monotonic() - self.broken_at
             whole = ids(traces) == self.expected and len({trace.id for trace in seen}) == len(PROMPTS) == len(seen)
@@ -108,7 +108,7 @@ class Scene:
 def engine_processes(llm: ParallelLLM) -> list[int]:
     """The process of the actor of engine 0, and those below it."""
     assert isinstance(llm.session, FleetSession)
-    actor = psutil.Process(llm.session.engine.pool.crew.members[0].pid)
+    actor = psutil.Process(llm.session.engine.pool.actors.members[0].pid)
     below = [each.pid for each in actor.children(recursive=True) if "resource_tracker" not in " ".join(each.cmdline())]
     return [actor.pid, *below]
 
@@ -193,7 +193,7 @@ def node_removed(expected: list[Any]) -> Result:
 
         def fault(llm: ParallelLLM) -> list[int]:
             assert isinstance(llm.session, FleetSession)
-            on_it = [each.pid for each in llm.session.engine.pool.crew.members if each.node == second.node_id]
+            on_it = [each.pid for each in llm.session.engine.pool.actors.members if each.node == second.node_id]
             cluster.remove_node(second, allow_graceful=False)
             return on_it
 

@@ -18,11 +18,11 @@ def tokens(traces):
 
 def members(llm):
     """The actors of a fleet."""
-    return llm.session.engine.pool.crew.members
+    return llm.session.engine.pool.actors.members
 
 
 def restarts(llm):
-    return llm.session.engine.pool.crew.restarts
+    return llm.session.engine.pool.actors.restarts
 
 
 def wait_until(condition, within_s=60):

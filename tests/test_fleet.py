@@ -110,7 +110,7 @@ def test_a_killed_engine_is_restarted_and_its_traces_run_again(fleet, expected):
     traces = fleet.generate(PROMPTS, SAMPLING, on_trace=After(3, lambda: kill(victim)))
     check_whole(traces, expected)
     assert restarts(fleet) == before + 1
-    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    wait_until(lambda: len(fleet.session.engine.pool.actors.serving) == 2)
     assert not alive(victim)
     check_whole(fleet.generate(PROMPTS, SAMPLING), expected)
 
@@ -122,7 +122,7 @@ def test_a_stream_whose_engine_dies_says_so(fleet):
     kill(busy.pid)
     with pytest.raises(EngineError, match="died after it had streamed events"):
         list(events)
-    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    wait_until(lambda: len(fleet.session.engine.pool.actors.serving) == 2)
     assert fleet.kv_is_free()
 
 
@@ -132,7 +132,7 @@ def test_an_engine_that_hangs_is_found_and_replaced(fleet, expected, caplog):
         traces = fleet.generate(PROMPTS, SAMPLING, on_trace=After(1, lambda: kill(victim, signal.SIGSTOP)))
     check_whole(traces, expected)
     assert "no answer within 4 s: it hangs" in caplog.text
-    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    wait_until(lambda: len(fleet.session.engine.pool.actors.serving) == 2)
     assert not alive(victim)
 
 
@@ -146,7 +146,7 @@ def test_all_engines_have_new_weights_and_so_has_one_that_is_restarted(fleet, ex
     assert tokens(fleet.generate(PROMPTS, SAMPLING)) == tokens(wanted)
     kill(members(fleet)[0].pid)
     traces = fleet.generate(PROMPTS, SAMPLING)
-    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    wait_until(lambda: len(fleet.session.engine.pool.actors.serving) == 2)
     traces += fleet.generate(PROMPTS, SAMPLING)
     assert tokens(traces) == 2 * tokens(wanted)
     assert {span.policy_version for trace in traces for thread in trace.threads for span in thread.spans} == {None, 1}
@@ -158,7 +158,7 @@ def test_all_engines_have_new_weights_and_so_has_one_that_is_restarted(fleet, ex
     with pytest.raises((ModelError, EngineError)):
         fleet.update_weights(str(cut))
     assert tokens(fleet.generate(PROMPTS, SAMPLING)) == tokens(wanted)
-    wait_until(lambda: len(fleet.session.engine.pool.crew.serving) == 2)
+    wait_until(lambda: len(fleet.session.engine.pool.actors.serving) == 2)
     fleet.update_weights(str(EMBEDDED))
     assert tokens(fleet.generate(PROMPTS, SAMPLING)) == tokens(expected)
 

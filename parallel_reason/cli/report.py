@@ -85,19 +85,19 @@ def _wall(sample: Counted) -> float:
     return sample.ledger.wall_s
 
 
-def _share(name: str, told: str, groups: Groups, hit: Callable[[Counted], bool]) -> Figure:
+def _share(name: str, help: str, groups: Groups, hit: Callable[[Counted], bool]) -> Figure:
     if not groups:
-        return Figure(name, None, percent=True, help=told)
+        return Figure(name, None, percent=True, help=help)
     hits = [sum(map(hit, group)) for group in groups.values()]
     sizes = [len(group) for group in groups.values()]
     low, high = clustered(hits, sizes)
     value = fmean(h / n for h, n in zip(hits, sizes, strict=True))
-    return Figure(name, value, low, high, percent=True, help=told)
+    return Figure(name, value, low, high, percent=True, help=help)
 
 
-def _mean(name: str, told: str, groups: Groups, of: Callable[[Counted], float], digits: int = 1) -> Figure:
+def _mean(name: str, help: str, groups: Groups, of: Callable[[Counted], float], digits: int = 1) -> Figure:
     means = np.array([fmean(map(of, group)) for group in groups.values()], dtype=np.float64)
     value, error = float(means.mean()), problem_error(means)
     if len(means) < 2:
-        return Figure(name, value, digits=digits, help=told)
-    return Figure(name, value, value - Z * error, value + Z * error, digits=digits, help=told)
+        return Figure(name, value, digits=digits, help=help)
+    return Figure(name, value, value - Z * error, value + Z * error, digits=digits, help=help)

@@ -56,10 +56,10 @@ class RunSettings(FrozenRecord):
 
 def digest(problems: Sequence[TaskProblem], prompt: str) -> str:
     """Of problems, their references, and the text of a prompt."""
-    told = hashlib.sha256(prompt.encode())
+    digest = hashlib.sha256(prompt.encode())
     for problem in problems:
-        told.update(repr((problem.key, problem.text, problem.reference)).encode("utf-8", "backslashreplace"))
-    return told.hexdigest()[:16]
+        digest.update(repr((problem.key, problem.text, problem.reference)).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
 
 
 def first_difference(kept: Mapping[str, Any], given: Mapping[str, Any], above: str = "") -> str | None:

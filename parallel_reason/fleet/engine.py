@@ -44,7 +44,7 @@ class FleetEngine:
         Raises:
             ModelError, EngineError: one cannot load them; all go on with those of before.
         """
-        self.policy_version = await self.pool.crew.update_weights(absolute(model))
+        self.policy_version = await self.pool.actors.update_weights(absolute(model))
 
     async def kv_is_free(self) -> bool:
         """Whether no engine holds KV."""

@@ -16,7 +16,7 @@ class Gone(Exception):  # noqa: N818 - not an error of its own: it makes a trace
 
     Attributes:
         for_good: Ray does not restart it.
-        ran: whether it may have begun what it was asked for; not if another process was there in its place.
+        ran: whether it may have started what it was asked for; not if another process was there in its place.
     """
 
     def __init__(self, reason: str, *, for_good: bool = False, ran: bool = True) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from parallel_reason.errors import EngineError, ParallelReasonError
-from parallel_reason.fleet.crew import Crew
+from parallel_reason.fleet.actors import EngineActors
 from parallel_reason.fleet.dispatch import Attempt, Dispatcher
 from parallel_reason.fleet.member import Gone, Member
 from parallel_reason.fleet.messages import EngineFacts, SessionOptions, TraceJob
@@ -57,7 +57,7 @@ class EnginePool:
 
     def __init__(self, fleet: Fleet) -> None:
         """No engine is there yet."""
-        self.crew: Crew
+        self.actors: EngineActors
         self._dispatcher = Dispatcher(fleet.engines, fleet.traces_per_engine)
         self._wanted: dict[str, _Wanted] = {}
 
@@ -65,10 +65,10 @@ class EnginePool:
     async def open(
         cls, fleet: Fleet, name: str, options: SessionOptions, *, grows: bool
     ) -> tuple["EnginePool", EngineFacts]:
-        """Start all engines; what the first of them says of itself. Arguments and errors as of `Crew`."""
+        """Start all engines; what the first of them says of itself. Arguments and errors as of `EngineActors`."""
         pool = cls(fleet)
-        pool.crew = await Crew.placed(fleet, name, options, pool, grows=grows)
-        return pool, await pool.crew.start()
+        pool.actors = await EngineActors.placed(fleet, name, options, pool, grows=grows)
+        return pool, await pool.actors.start()
 
     async def run(self, job: TraceJob, emit: Callable[[Event], None] | None = None) -> Trace:
         """Run a trace to its end, on another engine if one dies. Cancelling this stops it.
@@ -78,7 +78,7 @@ class EnginePool:
             EngineError: its engine died after events of it were given out; or the fleet was closed.
         """
         if self._dispatcher.hopeless:
-            raise NotRun("failed", f"EngineError: {self.crew.why_hopeless()}")
+            raise NotRun("failed", f"EngineError: {self.actors.why_hopeless()}")
         wanted = self._wanted[job.id] = _Wanted(job, asyncio.get_running_loop().create_future(), emit)
         self._dispatcher.submit(job.id)
         self._deal()
@@ -96,24 +96,24 @@ class EnginePool:
         """Stop a trace; it ends with what it wrote."""
         attempt = self._dispatcher.cancel(trace_id)
         if attempt is not None:
-            member = self.crew.members[attempt.engine]
-            self.crew.spawn(self._stop(member, member.generation, trace_id))
+            member = self.actors.members[attempt.engine]
+            self.actors.spawn(self._stop(member, member.generation, trace_id))
         elif trace_id in self._wanted:
             self._wanted[trace_id].fail(CANCELLED())
 
     async def score(self, ids: list[int]) -> list[float]:
         """Log-probs of ``ids[1:]``, by the engine with the fewest traces."""
         for _ in range(SCORES):
-            serving = await self.crew.some_serve()
+            serving = await self.actors.some_serve()
             member = min(serving, key=lambda each: len(self._dispatcher.on(each.number)))
             generation = member.generation
             try:
                 scores: list[float] = await member.call("score", ids)
             except Gone as gone:
-                self.crew.died(member, generation, str(gone))
+                self.actors.died(member, generation, str(gone))
             else:
                 return scores
-        raise EngineError(f"{SCORES} engines of fleet {self.crew.name!r} died while they scored {len(ids)} tokens")
+        raise EngineError(f"{SCORES} engines of fleet {self.actors.name!r} died while they scored {len(ids)} tokens")
 
     def traces_on(self, engine: int) -> list[str]:
         """The ids of the traces that an engine has."""
@@ -121,11 +121,11 @@ class EnginePool:
 
     async def kv_is_free(self) -> bool:
         """Whether no engine holds KV; one that died holds none."""
-        asked = [(member, member.generation) for member in self.crew.serving]
+        asked = [(member, member.generation) for member in self.actors.serving]
         answers = await asyncio.gather(*(member.call("kv_is_free") for member, _ in asked), return_exceptions=True)
         for (member, generation), answer in zip(asked, answers, strict=True):
             if isinstance(answer, Gone):
-                self.crew.died(member, generation, str(answer))
+                self.actors.died(member, generation, str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
         return False not in answers
@@ -134,7 +134,7 @@ class EnginePool:
         """End what runs with an EngineError, and all engines."""
         for wanted in self._wanted.values():
             wanted.fail(EngineError("the fleet was closed while this call ran"))
-        await self.crew.close()
+        await self.actors.close()
 
     def serves(self, engine: int) -> None:
         """See `Traces`; so for the others."""
@@ -155,7 +155,7 @@ class EnginePool:
     def start_failed(self, engine: int) -> bool:
         """All traces end with the last engine."""
         for trace_id in self._dispatcher.start_failed(engine):
-            self._wanted[trace_id].fail(NotRun("failed", f"EngineError: {self.crew.why_hopeless()}"))
+            self._wanted[trace_id].fail(NotRun("failed", f"EngineError: {self.actors.why_hopeless()}"))
         return self._dispatcher.is_lost(engine)
 
     def has_none(self, engine: int) -> bool:
@@ -164,7 +164,7 @@ class EnginePool:
 
     def _deal(self) -> None:
         """Send what the dispatcher gives out."""
-        self.crew.metrics.queue(self._dispatcher)
+        self.actors.metrics.queue(self._dispatcher)
         while attempts := self._dispatcher.deal():
             for attempt in attempts:
                 wanted = self._wanted[attempt.trace]
@@ -172,22 +172,22 @@ class EnginePool:
                     self._dispatcher.finished(attempt)
                     wanted.fail(EngineError("the engine died after it had streamed events of this trace; ask again"))
                 else:
-                    member = self.crew.members[attempt.engine]
-                    wanted.task = self.crew.spawn(self._attempt(attempt, wanted, member, member.generation))
+                    member = self.actors.members[attempt.engine]
+                    wanted.task = self.actors.spawn(self._attempt(attempt, wanted, member, member.generation))
 
     async def _attempt(self, attempt: Attempt, wanted: _Wanted, member: Member, generation: int) -> None:
         """Run a trace on an engine, and see to what came of it; ``generation`` is of when the trace was dealt."""
         try:
             trace = await (self._streamed(member, wanted) if wanted.emit else member.call("run", wanted.job))
         except Gone as gone:
-            self.crew.died(member, generation, str(gone), blame=gone.ran)
+            self.actors.died(member, generation, str(gone), blame=gone.ran)
             return
         except ParallelReasonError as error:
             if self._dispatcher.finished(attempt):
                 wanted.fail(error)
         else:
             if self._dispatcher.finished(attempt) and not wanted.ended.done():
-                self.crew.metrics.ended(attempt.engine, trace)
+                self.actors.metrics.ended(attempt.engine, trace)
                 wanted.ended.set_result(trace)
         self._deal()
 
@@ -205,4 +205,4 @@ class EnginePool:
         try:
             await member.call("cancel", trace_id)
         except Gone as gone:
-            self.crew.died(member, generation, str(gone))
+            self.actors.died(member, generation, str(gone))

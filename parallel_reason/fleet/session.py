@@ -128,6 +128,8 @@ class FleetSession(Session):
 
     def _not_run(self, job: TraceJob, ended: NotRun) -> Trace:
         """The trace of a prompt that no engine ran to its end."""
+        identity = dict(job.identity)
+        program = identity.pop("program", None)
         prompt = Span(ids=job.prompt.ids, origin="prompt")
         root = Thread(label="0", spans=[prompt], status=ended.status, stop_reason=ended.reason)
         return Trace(
@@ -141,6 +143,6 @@ class FleetSession(Session):
             threads=[root],
             errors=[ended.reason] if ended.status == "failed" else [],
             ledger=tally([root]),
-            **self.circumstances(job.sampling, job.limits),
-            **job.identity,
+            **self.circumstances(job.sampling, job.limits, program=program),
+            **identity,
         )

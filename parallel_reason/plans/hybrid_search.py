@@ -76,8 +76,8 @@ async def hybrid_search(
 
 def read_queries(reply: str) -> list[str]:
     """The queries that a reply ends with, each once; none if it asks for no search."""
-    _, begun, said = reply.rpartition(QUERIES)
-    lines = said.partition(QUERIES_END)[0].replace(";\n", "\n").splitlines() if begun else []
+    _, found, said = reply.rpartition(QUERIES)
+    lines = said.partition(QUERIES_END)[0].replace(";\n", "\n").splitlines() if found else []
     return list(dict.fromkeys(query for line in lines if (query := line.strip().rstrip(";").strip())))
 
 

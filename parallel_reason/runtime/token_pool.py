@@ -39,7 +39,7 @@ class TokenPool:
             self.deal()
 
     def asked(self) -> None:
-        """A call that had begun has asked, or ended."""
+        """A call that had started has asked, or ended."""
         self._begun -= 1
         if self._begun == 0:
             self._deal_new()

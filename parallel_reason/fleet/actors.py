@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Traces(Protocol):
-    """What a crew reports to: who deals traces to its engines."""
+    """What actors report to: who deals traces to its engines."""
 
     def serves(self, engine: int) -> None:
         """An engine takes traces from now on."""
@@ -40,7 +40,7 @@ class Traces(Protocol):
         ...
 
 
-class Crew:
+class EngineActors:
     """Keeps engines serving. Make it with `placed`.
 
     Attributes:
@@ -68,7 +68,9 @@ class Crew:
         self._closed = False
 
     @classmethod
-    async def placed(cls, fleet: Fleet, name: str, options: SessionOptions, traces: Traces, *, grows: bool) -> "Crew":
+    async def placed(
+        cls, fleet: Fleet, name: str, options: SessionOptions, traces: Traces, *, grows: bool
+    ) -> "EngineActors":
         """Find room for the actors; ``grows`` as in `place`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a crew and a pool do when engines come and go: real sessions on the scripted engine, without Ray.
+"""What actors and a pool do when engines come and go: real sessions on the scripted engine, without Ray.
 
 The actors are objects in this process, so that their ends come at moments that processes do not let one choose;
 `tests/test_fleet.py` has real ones.
@@ -14,7 +14,7 @@ from parallel_reason import EngineError, Fleet, InputError, Limits, SamplingPara
 from parallel_reason.engines import EMBEDDED
 from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.engines.scripted import ScriptedEngine
-from parallel_reason.fleet import crew, session, worker
+from parallel_reason.fleet import actors, session, worker
 from parallel_reason.fleet.member import Gone
 from parallel_reason.fleet.session import FleetSession
 from parallel_reason.runtime.session import Session
@@ -122,11 +122,11 @@ async def nowhere(*of, **options):
 
 @pytest.fixture
 def fleets(monkeypatch):
-    """``fleets(work)`` runs ``work(one, fleet, crew)``: a session, and a fleet of two alike."""
+    """``fleets(work)`` runs ``work(one, fleet, actors)``: a session, and a fleet of two alike."""
     monkeypatch.setattr(worker.Session, "start", start)
-    monkeypatch.setattr(crew, "Member", Actor)
-    monkeypatch.setattr(crew, "FleetMetrics", NoMetrics)
-    monkeypatch.setattr(crew, "place", nowhere)
+    monkeypatch.setattr(actors, "Member", Actor)
+    monkeypatch.setattr(actors, "FleetMetrics", NoMetrics)
+    monkeypatch.setattr(actors, "place", nowhere)
     monkeypatch.setattr(session, "connect", lambda fleet: "given")
     monkeypatch.setattr(worker.os, "_exit", exits)
     groups = importlib.import_module("ray.util.placement_group")
@@ -137,7 +137,7 @@ def fleets(monkeypatch):
         settings = Fleet(engines=2, traces_per_engine=3, check_s=0.1, hung_after_s=1)
         fleet = await FleetSession.start(limits=Limits(), fleet=settings)
         try:
-            await work(one, fleet, fleet.engine.pool.crew)
+            await work(one, fleet, fleet.engine.pool.actors)
         finally:
             await fleet.close()
             await one.close()
@@ -157,40 +157,40 @@ def once(count, act):
     return on_trace
 
 
-async def all_serve(crew):
-    while len(crew.serving) < 2:
+async def all_serve(actors):
+    while len(actors.serving) < 2:
         await asyncio.sleep(0.02)
 
 
 def test_traces_of_an_engine_that_ends_or_hangs_come_back_once(fleets):
-    async def work(one, fleet, crew):
+    async def work(one, fleet, actors):
         expected = await one.run(PROMPTS, SAMPLING)
         assert tokens(await fleet.run(PROMPTS, SAMPLING)) == tokens(expected)
 
         def stop():
-            crew.members[1].stopped = True
+            actors.members[1].stopped = True
 
-        for count, fault in ((1, lambda: crew.members[0].kill(restart=True)), (2, stop)):
+        for count, fault in ((1, lambda: actors.members[0].kill(restart=True)), (2, stop)):
             traces = await fleet.run(PROMPTS, SAMPLING, on_trace=once(count, fault))
             assert tokens(traces) == tokens(expected)
             assert len({trace.id for trace in traces}) == len(traces)
-            await all_serve(crew)
-        assert crew.restarts == 2
+            await all_serve(actors)
+        assert actors.restarts == 2
         assert await fleet.kv_is_free()
 
     fleets(work)
 
 
 def test_weights_come_before_traces_and_a_failed_change_is_taken_back(fleets):
-    async def work(one, fleet, crew):
+    async def work(one, fleet, actors):
         await fleet.update_weights(str(EMBEDDED))
-        crew.members[0].kill(restart=True)
+        actors.members[0].kill(restart=True)
         traces = await fleet.run(PROMPTS, SAMPLING)
-        await all_serve(crew)
+        await all_serve(actors)
         with pytest.raises(InputError, match="there is no model"):
             await fleet.update_weights("none")
         traces += await fleet.run(PROMPTS, SAMPLING)
-        await all_serve(crew)
+        await all_serve(actors)
         assert tokens(traces) == 2 * tokens(await one.run(PROMPTS, SAMPLING))
         spans = [span for trace in traces for thread in trace.threads for span in thread.spans]
         assert {span.policy_version for span in spans} == {None, 1}
@@ -199,7 +199,7 @@ def test_weights_come_before_traces_and_a_failed_change_is_taken_back(fleets):
 
 
 def test_what_is_cancelled_ends_and_holds_nothing(fleets):
-    async def work(one, fleet, crew):
+    async def work(one, fleet, actors):
         call = asyncio.ensure_future(fleet.run(PROMPTS, SAMPLING))
         await asyncio.sleep(0.05)
         call.cancel()
@@ -215,10 +215,10 @@ def test_what_is_cancelled_ends_and_holds_nothing(fleets):
 
 
 def test_a_stream_that_lost_its_engine_says_so(fleets):
-    async def work(one, fleet, crew):
+    async def work(one, fleet, actors):
         events = fleet.stream(PROMPTS[0])
         await anext(events)
-        (busy,) = (each for each in crew.members if fleet.engine.pool.traces_on(each.number))
+        (busy,) = (each for each in actors.members if fleet.engine.pool.traces_on(each.number))
         busy.kill(restart=True)
         with pytest.raises(EngineError, match="died after it had streamed events"):
             [event async for event in events]
@@ -230,14 +230,14 @@ def test_a_fleet_whose_engines_do_not_start_again_ends_what_waits(fleets, monkey
     async def broken(*of, **options):
         raise EngineError("no memory")
 
-    async def work(one, fleet, crew):
+    async def work(one, fleet, actors):
         monkeypatch.setattr(worker.Session, "start", broken)
-        for member in crew.members:
+        for member in actors.members:
             member.kill(restart=True)
         traces = await fleet.run(PROMPTS)
         assert {trace.status for trace in traces} == {"failed"}
         assert "has no engine left" in traces[0].errors[0]
         assert {trace.status for trace in await fleet.run(PROMPTS)} == {"failed"}
-        assert crew.restarts == 2
+        assert actors.restarts == 2
 
     fleets(work)
