@@ -68,7 +68,8 @@ class StopTexts:
         self.found: str | None = None
         self._texts = texts
         self._tokenizer = tokenizer
-        self._enders = enders(tokenizer, len(tokenizer), texts)
+        self._enders: frozenset[int] | None = frozenset()
+        self._knows_enders = False
         self._passed: list[int] = []  # tokens that cannot end a stop, not decoded yet
         self._start()
         if before:
@@ -83,6 +84,9 @@ class StopTexts:
     def completed_by(self, token: int) -> bool:
         """Add a token; whether a stop ends in what it adds to the text."""
         self.found = None
+        if not self._knows_enders:
+            self._enders = enders(self._tokenizer, len(self._tokenizer), self._texts)
+            self._knows_enders = True
         if self._enders is not None and token not in self._enders:
             self._passed.append(token)
             return False

@@ -189,7 +189,7 @@ def changed_weights(folder):
     model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * parameter.std() * torch.randn_like(parameter) if parameter.ndim > 1 else 0)
+            parameter.add_(0.5 * parameter.std() * torch.randn_like(parameter) if parameter.ndim > 1 else 0)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(EMBEDDED).save_pretrained(folder)
     return folder

@@ -226,6 +226,9 @@ def test_an_error_of_a_callback_ends_its_request_alone(endless, after):
 
 def test_an_error_of_the_tokenizer_ends_its_request_alone(endless, monkeypatch):
     class Broken:
+        def __len__(self):
+            raise KeyError("no such token")
+
         def decode(self, ids, **options):
             raise KeyError("no such token")
 

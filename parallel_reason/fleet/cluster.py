@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import socket
 from functools import partial
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from parallel_reason.errors import EngineError, InputError, first_line
 from parallel_reason.fleet.settings import Fleet
 
 NAMESPACE = "parallel_reason"
+LISTENS_S = 5.0  # that a machine may take to accept a connection
 Connection = Literal["given", "joined", "own"]  # by the program before; by the fleet; to a Ray that it started
 
 
@@ -28,12 +30,15 @@ def connect(fleet: Fleet) -> Connection:
         return "given"
     asked = fleet.address or os.environ.get("RAY_ADDRESS")
     init = partial(ray.init, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        init(address=asked or "auto")
-        return "joined"
-    except Exception as error:  # Ray raises bare exceptions too, such as for a node that did not start in time
-        if asked:
-            raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}") from None
+    if asked and not _listens(asked):
+        raise EngineError(f"Ray at {asked} cannot be reached: nothing listens there")
+    if address := asked or _running_here():
+        try:
+            init(address=address)
+            return "joined"
+        except Exception as error:  # Ray raises bare exceptions too, such as for a node that did not start in time
+            if asked:
+                raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}") from None
     try:
         init(address="local")
     except Exception as error:
@@ -54,13 +59,16 @@ def describe() -> str:
         return "-; fleets need it: pip install 'parallel-reason[ray]'"
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "auto")
+    asked = os.environ.get("RAY_ADDRESS")
+    address = asked or _running_here()
+    if address is None:
+        return "no cluster runs here; a fleet starts a Ray of its own"
+    if not _listens(address):
+        return f"RAY_ADDRESS={address} cannot be reached: nothing listens there"
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # as in `connect`
-        if address != "auto":
-            return f"RAY_ADDRESS={address} cannot be reached: {first_line(error)}"
-        return "no cluster runs here; a fleet starts a Ray of its own"
+        return f"Ray at {address} cannot be reached: {first_line(error)}"
     try:
         has = ray.cluster_resources()
         amounts = ", ".join(f"{has[kind]:g} {kind}" for kind in ("CPU", "GPU") if has.get(kind))
@@ -68,6 +76,26 @@ def describe() -> str:
         return f"a cluster of {nodes} node{'s' * (nodes > 1)}: {amounts or 'no CPU'}"
     finally:
         ray.shutdown()
+
+
+def _running_here() -> str | None:
+    """The address of the Ray that runs on this machine; one that was killed leaves its address behind."""
+    from ray._private.utils import read_ray_address
+
+    address: str | None = read_ray_address()
+    return address if address and _listens(address) else None
+
+
+def _listens(address: str) -> bool:
+    """Whether something listens at a ``host:port``; Ray itself would try for a minute. True for other addresses."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host, int(port)), timeout=LISTENS_S).close()
+    except OSError:
+        return False
+    return True
 
 
 async def place(fleet: Fleet, name: str, *, grows: bool) -> Any:
