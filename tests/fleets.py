@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-QUICK = {"check_s": 0.5, "hung_after_s": 4.0}
+QUICK = {"check_s": 0.5, "hung_after_s": 12.0}
 
 
 def tokens(traces):

@@ -127,7 +127,7 @@ def test_a_learner_that_is_killed_goes_on_to_the_same_weights(alone, unsure, on_
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(train_on_ray, train, config(tmp_path, unsure, fleet=FLEET, ray_train=learner))
         checkpoint = tmp_path / "checkpoint-2" / COMPLETE
-        wait_until(lambda: checkpoint.exists() or run.done(), 120)
+        wait_until(lambda: checkpoint.exists() or run.done(), 300)
         workers = [each.pid for each in psutil.process_iter(["cmdline"]) if "TrainWorker" in str(each.info["cmdline"])]
         for pid in workers:
             kill(pid)
