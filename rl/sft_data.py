@@ -54,9 +54,9 @@ def rows_of_teacher(
     seed: int,
     children: int,
     error_rate: float,
-    least_spawned: float,
     hard_negatives_after: int,
     excluded: frozenset[Key],
+    least_spawned: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Rows of Countdown traces without end, the same for the same seed.
 
