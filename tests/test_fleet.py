@@ -17,6 +17,8 @@ from parallel_reason.tasks.countdown import held_out
 from tests.deadly import Deadly
 from tests.fleets import QUICK, After, alive, kill, members, restarts, tokens, wait_until
 
+pytestmark = pytest.mark.fleet
+
 PROMPTS = [str(problem) for problem in held_out(6)]
 LIMITS = Limits(children=2)
 SAMPLING = SamplingParams(temperature=1.0, n=2, seed=5)

@@ -17,6 +17,8 @@ from rl.train import train
 from tests.fleets import QUICK, kill, wait_until
 from tests.test_fleet import changed_weights
 
+pytestmark = pytest.mark.fleet
+
 FLEET = {"engines": 2, "cpus_per_engine": 0.5, "traces_per_engine": 4, **QUICK}
 
 
