@@ -1,5 +1,6 @@
 """A solution that two pipelines rewrite, a server that gives their replies, and a folder with a model to train."""
 
+import asyncio
 import json
 import threading
 
@@ -7,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from parallel_reason import flatten, read_traces
-from rl.rewrite import RewriteConfig
+from rl.rewrite import RewriteConfig, rewrite
 from tests.fake_server import DONE, FakeServer, Reply, _FakeHandler, event
 from tests.letters import byte_tokenizer
 
@@ -157,3 +158,13 @@ def but(**replies):
         return good(prompt) if other is None else other(prompt) if callable(other) else other
 
     return reply
+
+
+def runner(tmp_path, model):
+    """``run(reply, *samples, **changes)``: a whole run; its summary, and the server that was asked."""
+
+    def whole(reply=good, *samples, window=20_000, **changes):
+        with Teacher(reply, window) as server:
+            return asyncio.run(rewrite(config(tmp_path, model, server.url, *samples, **changes))), server
+
+    return whole

@@ -13,7 +13,7 @@ import pytest
 
 from parallel_reason import InputError, flatten
 from rl.rewrite import main, rewrite
-from tests.rewriting import SAMPLE, Teacher, build_model, config, good, kept, rejected, stage_of
+from tests.rewriting import SAMPLE, Teacher, build_model, config, good, kept, rejected, runner, stage_of
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, model):
-    """``run(reply, *samples, **changes)``: a whole run; its summary, and the server that was asked."""
-
-    def whole(reply=good, *samples, window=20_000, **changes):
-        with Teacher(reply, window) as server:
-            return asyncio.run(rewrite(config(tmp_path, model, server.url, *samples, **changes))), server
-
-    return whole
+    return runner(tmp_path, model)
 
 
 def others(count):

@@ -18,7 +18,7 @@ from parallel_reason.evaluation.sample import Sample
 from parallel_reason.record import FrozenRecord
 
 RESAMPLINGS = 10_000
-TOLD_APART = 1.96 + 0.84  # standard errors at which a 95% test finds a difference in 80% of runs
+DETECTED = 1.96 + 0.84  # standard errors at which a 95% test finds a difference in 80% of runs
 Floats = NDArray[np.float64]
 
 
@@ -149,7 +149,7 @@ def _to_settle(pairs: _Pairs, differences: Floats) -> tuple[int | None, int | No
     problems, difference = len(differences), abs(float(differences.mean()))
     if problems < 2 or difference < 1e-12:
         return None, None
-    allowed = (difference / TOLD_APART) ** 2  # variance of the mean difference
+    allowed = (difference / DETECTED) ** 2  # variance of the mean difference
     total = float(differences.var(ddof=1))  # of one problem's difference, that of its samples included
     needed = max(2, ceil(total / allowed))
     fewest = min(len(group) for side in pairs for group in side)

@@ -115,7 +115,7 @@ class PlanRun:
         try:
             async with asyncio.timeout_at(None if limit is None else self._started + limit):
                 await self._done.wait()
-        except TimeoutError:
+        except TimeoutError:  # what has ended by then is the result
             pass
         finally:
             await self._stop(f"deadline_s={limit}")

@@ -1,10 +1,9 @@
 """How the bound of all tokens of one trace is dealt among the calls of a program, which begin whenever it likes.
 
 Calls that begin at once get equal parts, once all of them are ready to sample; one part is left for those that come
-later. A call that has used up its
-part waits until every other one has ended or waits too; then they are dealt what is left. So nothing is wasted, the sum
-never passes the bound, and no timing changes what calls that begin together may do. A call waits only for calls that
-run on the engine, so none waits for ever.
+later. A call that has used up its part waits until every other one has ended or waits too; then they are dealt what is
+left. So nothing is wasted, the sum never passes the bound, and no timing changes what calls that begin together may do.
+A call waits only for calls that run on the engine, so none waits for ever.
 """
 
 import asyncio
