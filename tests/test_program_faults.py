@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from parallel_reason import Limits, SamplingParams, Session, TraceWriter, resume
+from parallel_reason import Limits, SamplingParams, Session, TraceWriter, layout, resume
 from parallel_reason.dialects import bind
 from parallel_reason.engines.scripted import ScriptedEngine
 from parallel_reason.errors import EngineError, InputError
+from parallel_reason.trace.masks import dense
 from tests.scripted import WORDS, ids
 from tests.scripted_programs import endless, run
 
@@ -123,6 +124,22 @@ def test_a_cancelled_thread_stops_at_once_with_all_below_it():
     trace = run(program, over=endless(0.001))
     assert trace.answer == "on"
     assert [thread.stop_reason for thread in trace.threads if thread.status == "cancelled"] == ["too long"] * 3
+
+
+def test_a_join_leaves_out_children_that_were_cancelled():
+    async def program(t):
+        paths = t.fork(["A", "B"])
+        await paths.sample()
+        paths[0].cancel()
+        t.join(paths, "relinearise")
+        return await t.sample()
+
+    trace = run(program)
+    row = layout(trace)
+    newest = max(segment.stop for segment in row.segments if segment.thread == 0) - 1
+    text = "".join(WORDS.convert_ids_to_tokens(row.ids[dense(row)[newest].numpy()].tolist()))
+    assert "Bb" in text
+    assert "Aaa" not in text
 
 
 def test_what_an_engine_raises_is_the_status_of_one_thread():
