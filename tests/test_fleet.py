@@ -182,8 +182,8 @@ def test_a_leak_is_what_an_idle_engine_holds():
     assert leaks(Integrity(kv_is_free=True, memory=2 * GROWTH), 0) == ["has 4.0 GiB more memory than at first"]
 
 
-def changed_weights(folder):
-    """The embedded model with noise on its weights."""
+def changed_weights(folder, noise=0.5):
+    """The embedded model with noise on its weights, in standard deviations."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -191,7 +191,7 @@ def changed_weights(folder):
     model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.5 * parameter.std() * torch.randn_like(parameter) if parameter.ndim > 1 else 0)
+            parameter.add_(noise * parameter.std() * torch.randn_like(parameter) if parameter.ndim > 1 else 0)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(EMBEDDED).save_pretrained(folder)
     return folder

@@ -30,7 +30,7 @@ def on_ray():
 
 @pytest.fixture(scope="module")
 def unsure(tmp_path_factory):
-    return str(changed_weights(tmp_path_factory.mktemp("unsure")))
+    return str(changed_weights(tmp_path_factory.mktemp("unsure"), noise=0.1))
 
 
 def config(out, model, **changes):
