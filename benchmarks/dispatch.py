@@ -67,22 +67,22 @@ def simulate(lengths: list[float], engines: int, slots: int, deaths: list[tuple[
 
     for when, engine in deaths:
         at(when, "died", engine)
-    started = time.process_time()
+    clock = time.process_time()
     for number in range(len(lengths)):
         dispatcher.submit(str(number))
     for engine in range(engines):
         dispatcher.serves(engine)
-    cpu += time.process_time() - started
+    cpu += time.process_time() - clock
     left = len(lengths)
     while left:
-        started = time.process_time()
+        clock = time.process_time()
         dealt = dispatcher.deal()
-        cpu += time.process_time() - started
+        cpu += time.process_time() - clock
         for attempt in dealt:
             started[attempt], waited = now, now
             at(now + lengths[int(attempt.trace)], "finished", attempt.engine, attempt)
         now, _, kind, engine, ended = heapq.heappop(events)
-        started = time.process_time()
+        clock = time.process_time()
         if ended is not None:
             left -= dispatcher.finished(ended)
         elif kind == "died":
@@ -92,7 +92,7 @@ def simulate(lengths: list[float], engines: int, slots: int, deaths: list[tuple[
             at(now + AWAY, "serves", engine)
         else:
             dispatcher.serves(engine)
-        cpu += time.process_time() - started
+        cpu += time.process_time() - clock
         if ended in started:
             spent.append((started.pop(ended), now, True))
     ideal = max(sum(lengths) / (engines * slots), max(lengths))

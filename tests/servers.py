@@ -82,7 +82,8 @@ class Serve:
         self.process.wait()
 
     def stop(self):
-        """End it with SIGTERM; returns the processes that are left of it."""
+        """End it with SIGTERM; returns the processes that are left of it. One that has ended by itself is an error."""
+        assert self.process.poll() is None, (self.process.returncode, self.log.read_text()[-10_000:])
         group = [p for p in psutil.process_iter() if _group(p.pid) == self.process.pid]
         self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

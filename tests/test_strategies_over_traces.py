@@ -14,7 +14,7 @@ from tests.scripted import WORDS, ids
 FORKING = {"0": "ab<spawn>x<sep>y</spawn>", "0.0": "aa<return>r</thread>", "0.1": "b<return>s</thread>"}
 
 
-def answers(said, name, delay_s=None):
+def answers(said, name, delay_s=None, **options):
     """A strategy over traces that all fork, and of which number i, by its seed, answers ``said[i]``."""
     roots = {}
 
@@ -30,7 +30,7 @@ def answers(said, name, delay_s=None):
     session = Session(engine, bind("spawn_join", WORDS))
 
     async def run():
-        answer, traces = await over_traces(find(name), session, "Q", {"temperature": 1.0, "seed": 0})
+        answer, traces = await over_traces(find(name), session, "Q", {"temperature": 1.0, "seed": 0}, **options)
         return answer, traces, await session.kv_is_free()
 
     return asyncio.run(run())
@@ -65,3 +65,31 @@ def test_those_that_are_not_awaited_are_cancelled():
 def test_what_a_trace_cannot_do_is_refused_by_name():
     with pytest.raises(InputError, match="use sc, asc, esc, shortest or short_mk"):
         answers("aa", "parallel_probe:n=2")
+
+
+# Each trace that is not cut short samples 18 tokens, 14 of them one after another.
+WHOLE, LONGEST = 18, 14
+
+
+def test_traces_share_a_budget_of_all_tokens():
+    answer, traces, free = answers("aaaa", "esc:n=4,window=2", budget={"total_tokens": 2 * WHOLE + 2 * 5})
+    assert (answer, free) == ("a", True)
+    assert [trace.status for trace in traces[:2]] == ["finished"] * 2
+    assert sum(trace.ledger.sampled_tokens for trace in traces) <= 2 * WHOLE + 2 * 5
+    _, traces, _ = answers("abcd", "esc:n=4,window=2", budget={"total_tokens": 2 * WHOLE + 2 * 5})
+    assert [trace.status for trace in traces] == ["finished"] * 2 + ["length"] * 2
+    assert sum(trace.ledger.sampled_tokens for trace in traces) == 2 * WHOLE + 2 * 5
+
+
+def test_traces_that_follow_one_another_share_a_budget_of_the_critical_path():
+    _, traces, free = answers("abcdef", "esc:n=6,window=2", budget={"critical_path": LONGEST + 4})
+    assert free
+    assert [trace.ledger.critical_path_tokens for trace in traces] == [LONGEST] * 2 + [4] * 2
+    assert [trace.status for trace in traces] == ["finished"] * 2 + ["length"] * 2
+
+
+def test_a_deadline_ends_the_traces_that_run_and_starts_no_others():
+    answer, traces, free = answers("abcd", "esc:n=4,window=2", lambda request: 0.02, budget={"deadline_s": 0.1})
+    assert (answer, free) == (None, True)
+    assert [(trace.status, trace.stop_reason) for trace in traces] == [("cancelled", traces[0].stop_reason)] * 2
+    assert "deadline" in traces[0].stop_reason

@@ -10,6 +10,7 @@ from parallel_reason.errors import InputError
 from parallel_reason.limits import Limits
 from parallel_reason.prepared import dialect_of
 from parallel_reason.runtime.chat import ChatOptions
+from parallel_reason.runtime.program import Program
 from parallel_reason.runtime.prompts import TemplateName
 from parallel_reason.sampling import SamplingParams
 from parallel_reason.trace import Trace
@@ -30,6 +31,7 @@ class StreamOptions(TypedDict, total=False):
     prompt: TemplateName | None
     chat: AnyChat | None
     task: str | None
+    program: Program | None
 
 
 class RunOptions(TypedDict, total=False):

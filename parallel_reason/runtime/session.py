@@ -1,6 +1,7 @@
 """`Session`: the asyncio face. An engine, a dialect and default limits, over which traces run in one batch."""
 
 import asyncio
+import contextlib
 import os
 import time
 import uuid
@@ -24,13 +25,15 @@ from parallel_reason.runtime.arguments import (
     AnySampling,
     OnTrace,
     RunOptions,
+    StreamOptions,
     check_traces_at_once,
     chosen_dialect,
     limits_of,
     limits_of_program,
     sampling_of,
 )
-from parallel_reason.runtime.events import Event, TraceFinished
+from parallel_reason.runtime.event_stream import event_stream
+from parallel_reason.runtime.events import Event
 from parallel_reason.runtime.finished_trace import finished_trace
 from parallel_reason.runtime.program import Program, one_answer, started_by
 from parallel_reason.runtime.program_name import check_program, made_by
@@ -201,8 +204,7 @@ class Session:
             limits: bounds of each trace; ``forks``, ``depth`` and ``children`` are wide where nobody gave them.
         """
         check_program(program, options, RunOptions)
-        bounds = limits_of_program(limits, self.limits)
-        return await self._run(program, prompts, sampling_of(sampling), bounds, options)
+        return await self._run(program, prompts, sampling_of(sampling), self._limits(limits, program), options)
 
     async def ask(self, messages: Prompt, sampling: AnySampling | None = None, *, chat: AnyChat | None = None) -> str:
         """What the model answers to chat messages, or to a text, as one message of the user; no dialect forks.
@@ -216,6 +218,13 @@ class Session:
             raise EngineError(f"no answer: {trace.stop_reason}")
         return trace.text
 
+    def _limits(self, limits: AnyLimits | None, program: Program | None) -> Limits:
+        return (limits_of if program is None else limits_of_program)(limits, self.limits)
+
+    def _dialect_of(self, program: Program | None) -> str:
+        """Under which dialect a prompt is read."""
+        return self.dialect.name if program is None else "none"
+
     async def _run(
         self,
         program: Program | None,
@@ -226,10 +235,8 @@ class Session:
     ) -> list[Trace]:
         """Run all samples of all prompts, by a program or by the dialect; see `run`."""
         check_sampling(sampling, self.engine)
-        dialect = self.dialect.name if program is None else "none"
-        rendered = render_all(
-            as_prompts(prompts), self.engine, limits, dialect, options.get("prompt"), options.get("chat")
-        )
+        template, chat = options.get("prompt"), options.get("chat")
+        rendered = render_all(as_prompts(prompts), self.engine, limits, self._dialect_of(program), template, chat)
 
         def make(number: int, **identity: Any) -> Coroutine[Any, Any, Trace]:
             return self._trace(rendered[number], sampling, limits, program=program, prompt_index=number, **identity)
@@ -245,38 +252,32 @@ class Session:
         prompt: TemplateName | None = None,
         chat: AnyChat | None = None,
         task: str | None = None,
+        program: Program | None = None,
     ) -> AsyncIterator[Event]:
         """One prompt, event by event; the last is `TraceFinished`. Leaving the loop early cancels the run.
 
         Args:
             problem: one of the prompts of `run`, whose other arguments these are.
+            program: what makes the trace, as in `run_program`; the dialect if None.
 
         Raises:
             InputError, EngineError: as `run`; and for ``n`` above 1.
         """
-        sampling, limits = sampling_of(sampling), limits_of(limits, self.limits)
+        sampling, limits = sampling_of(sampling), self._limits(limits, program)
         check_sampling(sampling, self.engine)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
-        (rendered,) = render_all([problem], self.engine, limits, self.dialect.name, prompt, chat)
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        (rendered,) = render_all([problem], self.engine, limits, self._dialect_of(program), prompt, chat)
+        if program is not None:
+            check_program(program, (), StreamOptions)
 
-        async def run() -> None:
-            try:
-                async with self._slots:
-                    trace = await self._trace(rendered, sampling, limits, task=task, emit=events.put_nowait)
-                events.put_nowait(TraceFinished(trace))
-            finally:
-                events.put_nowait(None)
+        async def run(emit: Callable[[Event], None]) -> Trace:
+            async with self._slots:
+                return await self._trace(rendered, sampling, limits, program=program, task=task, emit=emit)
 
-        running = asyncio.ensure_future(self._call(run()))
-        try:
-            while (event := await events.get()) is not None:
+        async with contextlib.aclosing(event_stream(lambda emit: self._call(run(emit)))) as events:
+            async for event in events:
                 yield event
-            await running
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
 
     async def run_rendered(
         self, prompt: RenderedPrompt, sampling: SamplingParams, limits: Limits, *, id: str, **options: Any
@@ -325,7 +326,7 @@ class Session:
             "engine": self.engine.name,
             **(own if program is None else made_by(program)),
             "sampling": sampling_of(sampling),
-            "limits": (limits_of if program is None else limits_of_program)(limits, self.limits),
+            "limits": self._limits(limits, program),
         }
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from parallel_reason.strategies.budget import Budget
 from parallel_reason.strategies.conformal import ConformalRejection
 from parallel_reason.strategies.deep_prune import DeepPrune
 from parallel_reason.strategies.deepconf import DeepConfOffline, DeepConfOnline
+from parallel_reason.strategies.draft_and_target import DraftAndTarget
 from parallel_reason.strategies.early_stopping import EarlyStopping
 from parallel_reason.strategies.first_consensus import FirstConsensus
 from parallel_reason.strategies.leap import LearningFromPeers
@@ -30,8 +31,8 @@ from parallel_reason.strategies.single import Single
 from parallel_reason.strategies.stable_answers import StableAnswers
 
 __all__ = [
-    "NO_ANSWER", "REPLAYABLE", "STRATEGIES", "BestOfN", "Branches", "Budget", "LiveBranches", "Strategy", "find",
-    "over_traces", "program",
+    "NO_ANSWER", "REPLAYABLE", "STRATEGIES", "BestOfN", "Branches", "Budget", "DraftAndTarget", "LiveBranches",
+    "Strategy", "find", "over_traces", "program",
 ]  # fmt: skip
 
 REPLAYABLE: dict[str, Strategy] = {

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from parallel_reason.limits import Limits
 from parallel_reason.record import FrozenRecord
 
 
@@ -26,3 +27,20 @@ class Budget(FrozenRecord):
         if self.critical_path is not None:
             bounds.append(self.critical_path - critical_so_far)
         return max(0, min(bounds)) if bounds else None
+
+    def bound(self, limits: Limits, traces: int, total: int, critical: int, seconds: float) -> Limits | None:
+        """The limits of each of so many traces that start now, within ``limits``; None where nothing is left.
+
+        Args:
+            total, critical, seconds: what was spent so far.
+        """
+        left = {
+            "tokens": None if self.total_tokens is None else (self.total_tokens - total) // max(traces, 1),
+            "critical_path_tokens": None if self.critical_path is None else self.critical_path - critical,
+            "deadline_s": None if self.deadline_s is None else self.deadline_s - seconds,
+        }
+        if any(value is not None and value <= 0 for value in left.values()):
+            return None
+        own = {field: getattr(limits, field) for field in left}
+        least = {field: min((v for v in (own[field], left[field]) if v is not None), default=None) for field in left}
+        return limits.model_copy(update=least)

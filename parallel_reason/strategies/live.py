@@ -1,8 +1,8 @@
 """Paths of one problem as threads of a program: what a strategy is run over with a model."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from parallel_reason.strategies.budget import Budget
 from parallel_reason.strategies.confidence import token_confidences
 from parallel_reason.tasks.grading import boxed
 
+T = TypeVar("T")
 AnswerOf = Callable[[str], str | None]
 FORCED_ANSWER = "\n\nTime is up. My final answer is \\boxed{"
 
@@ -45,6 +46,8 @@ class LiveBranches:
         self._threads: list[ProgramThread] = []
         self._answers: list[int] = []
         self._ends: list[int] = []  # of each path, on the clock: when it last stopped
+        self._added: dict[int, tuple[str, int]] = {}  # text up to the last `add`, and how much of it is the thread's
+        self._elsewhere: set[asyncio.Future[Any]] = set()
         self._going: dict[int, tuple[asyncio.Task[str], int]] = {}  # with the tokens that it was granted
         self._anew: set[int] = set()
         self._clock = self._beside = 0
@@ -78,8 +81,9 @@ class LiveBranches:
         return max([self._clock, *self._ends])
 
     def text(self, path: int) -> str:
-        """What a path wrote so far."""
-        return self._threads[path].text
+        """What a path wrote so far, and what another model wrote for it."""
+        before, seen = self._added.get(path, ("", 0))
+        return before + self._threads[path].text[seen:]
 
     def confidences(self, path: int) -> Floats:
         """The confidence of each token of a path, [tokens]; its calls must have asked for ``logprobs``."""
@@ -133,6 +137,26 @@ class LiveBranches:
         """Write a text into a path, which goes on from there."""
         self._threads[path].write(text)
 
+    def add(self, path: int, text: str, *, ends: bool) -> None:
+        """Write what another model sampled as the next text of a path; with ``ends`` the path has come to its end."""
+        self._added[path] = self.text(path) + text, len(self._threads[path].text)
+        if not ends:
+            self._threads[path].write(text)
+            return
+        self._answers[path] = self.number(self.answer_of(self.text(path)))
+        self._threads[path].cancel("the other model came to its end")
+
+    async def elsewhere(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:
+        """Wait for what other engines do, all at once; None for what had to stop as the budget was used up."""
+        tasks = [asyncio.ensure_future(one) for one in work]
+        self._elsewhere.update(tasks)
+        if self._spent:
+            self._spend()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._elsewhere.difference_update(tasks)
+        return [None if task.cancelled() else task.result() for task in tasks]
+
     async def sample(
         self, paths: Ints, tokens: int | None = None, until_ended: int | None = None, stop: str | None = None
     ) -> None:
@@ -143,7 +167,7 @@ class LiveBranches:
         """
         going = [int(path) for path in paths if not self._threads[path].ended]
         fresh = [path for path in going if path not in self._going]
-        granted = self._grant(len(fresh))
+        granted = self.grant(len(fresh))
         cut = granted is not None and (tokens is None or granted < tokens)
         for path in fresh if granted != 0 else ():
             most = granted if cut else tokens
@@ -157,7 +181,8 @@ class LiveBranches:
         else:
             self._spend()
 
-    def _grant(self, paths: int) -> int | None:
+    def grant(self, paths: int) -> int | None:
+        """How many tokens each of ``paths`` may sample now by the budget, all at once; None without a bound."""
         if self._budget is None:
             return None
         promised = sum(granted for _, granted in self._going.values())
@@ -214,9 +239,11 @@ class LiveBranches:
         self._spent = True
         for thread in self._threads:
             thread.cancel("the budget is used up")
+        for task in self._elsewhere:
+            task.cancel()
 
     async def close(self) -> None:
         """Stop what still runs, and wait for it."""
         self._spend()
-        if self._going:
-            await asyncio.wait([task for task, _ in self._going.values()])
+        if left := [*(task for task, _ in self._going.values()), *self._elsewhere]:
+            await asyncio.wait(left)

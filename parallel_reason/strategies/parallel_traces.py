@@ -1,15 +1,18 @@
 """Paths that are whole traces, which fork and join by a dialect: self-consistency over parallel reasoning."""
 
 import asyncio
+import time
 from typing import Any
 
 import numpy as np
 
 from parallel_reason.errors import InputError
-from parallel_reason.runtime.arguments import AnyLimits, AnySampling, sampling_of
+from parallel_reason.limits import Limits
+from parallel_reason.runtime.arguments import AnyLimits, AnySampling, limits_of, sampling_of
 from parallel_reason.runtime.prompts import Prompt
 from parallel_reason.runtime.session import Session
 from parallel_reason.strategies.branches import NO_ANSWER, Bools, Ints, Strategy
+from parallel_reason.strategies.budget import Budget
 from parallel_reason.trace import Trace
 
 
@@ -21,10 +24,22 @@ class TraceBranches:
         traces: those that ended, by path; one that was cancelled is not there.
     """
 
-    def __init__(self, session: Session, prompt: Prompt, sampling: AnySampling | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        session: Session,
+        prompt: Prompt,
+        sampling: AnySampling | None = None,
+        limits: AnyLimits | None = None,
+        budget: Budget | None = None,
+        **options: Any,
+    ) -> None:
         """``sampling`` is of each trace, whose seeds count on from its own; ``options`` are those of `Session.run`."""
         self._session, self._prompt, self._options = session, prompt, options
         self._sampling = sampling_of(sampling)
+        self._limits = limits_of(limits, session.limits)
+        self._budget = Budget() if budget is None else budget
+        self._began = time.monotonic()
+        self._granted: dict[int, tuple[int, int]] = {}  # to a path: tokens, and the clock when it started
         self.names: list[str] = []
         self.traces: dict[int, Trace] = {}
         self._tasks: list[asyncio.Task[list[Trace]] | None] = []
@@ -61,18 +76,31 @@ class TraceBranches:
         if tokens is not None:
             raise InputError("a trace of a dialect runs to its end: use sc, asc, esc, shortest or short_mk")
         wanted = len(paths) if until_ended is None else min(until_ended, len(paths))
-        for path in (int(path) for path in paths[~self.ended[paths]]):
-            self._tasks[path] = self._tasks[path] or asyncio.ensure_future(self._run(path))
+        self._begin([int(path) for path in paths if self._tasks[path] is None and not self.ended[path]])
         while self.ended[paths].sum() < wanted:
             going = {task: int(path) for path in paths if (task := self._tasks[path]) and not self.ended[path]}
             done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 [self.traces[going[task]]] = task.result()
 
-    async def _run(self, path: int) -> list[Trace]:
+    def _begin(self, paths: list[int]) -> None:
+        """Start these traces, with equal shares of what the budget has left; without a share they are cancelled."""
+        spent = sum(trace.ledger.sampled_tokens for trace in self.traces.values())
+        promised = sum(tokens for path, (tokens, _) in self._granted.items() if path not in self.traces)
+        ends = [self._granted[path][1] + trace.ledger.critical_path_tokens for path, trace in self.traces.items()]
+        clock = max(ends, default=0)
+        limits = self._budget.bound(self._limits, len(paths), spent + promised, clock, time.monotonic() - self._began)
+        for path in paths:
+            if limits is None:
+                self._cancelled.add(path)
+            else:
+                self._granted[path] = limits.tokens or 0, clock
+                self._tasks[path] = asyncio.ensure_future(self._run(path, limits))
+
+    async def _run(self, path: int, limits: Limits) -> list[Trace]:
         seed = self._sampling.seed
         sampling = self._sampling.model_copy(update={"seed": None if seed is None else seed + path, "n": 1})
-        return await self._session.run(self._prompt, sampling, **self._options)
+        return await self._session.run(self._prompt, sampling, limits, **self._options)
 
     async def probe(self, paths: Ints) -> None:
         """Refused.
@@ -101,9 +129,17 @@ async def over_traces(
     prompt: Prompt,
     sampling: AnySampling | None = None,
     limits: AnyLimits | None = None,
+    *,
+    budget: Budget | dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[str | None, list[Trace]]:
     """Run a strategy whose paths are traces of the session's dialect.
+
+    Args:
+        sampling, limits: of each trace.
+        budget: what all of them together may spend: each trace starts with an equal share of what is left as its
+            limits, and one that reaches them ends there.
+        options: further ones of `Session.run`.
 
     Returns:
         The answer, and the traces that came to their ends, in the order in which they were started.
@@ -111,7 +147,8 @@ async def over_traces(
     Raises:
         InputError: as `Session.run`; or the strategy probes, or stops paths after so many tokens.
     """
-    branches = TraceBranches(session, prompt, sampling, limits=limits, **options)
+    bounds = None if budget is None else Budget.from_caller("budget", budget)
+    branches = TraceBranches(session, prompt, sampling, limits, bounds, **options)
     try:
         number = await strategy.run(branches)
     finally:
