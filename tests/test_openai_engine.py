@@ -75,6 +75,7 @@ def plain(folder):
 def test_log_probs_are_exact(llm, plain, monkeypatch, case):
     monkeypatch.setattr(openai, "FREED_S", 60)
     traces = many(llm, case, 96)
+    assert not any(trace.errors for trace in traces)
     assert seen_in(traces)["joined"]
     assert max(compare(plain, trace).largest for trace in traces) < BOUND
     assert sum(thread.cached_tokens or 0 for trace in traces for thread in trace.threads) > 0
@@ -83,6 +84,7 @@ def test_log_probs_are_exact(llm, plain, monkeypatch, case):
 
 def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, ignoring_eos):
     traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
+    assert not any(trace.errors for trace in traces)
     for compared in (compare(plain, trace) for trace in traces):
         assert (compared.best == compared.ids).all()
 
