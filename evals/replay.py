@@ -128,7 +128,7 @@ def table(title: str, every: Sequence[dict[str, Any]]) -> Table:
 
 def run(
     file: Annotated[
-        Path, typer.Argument(help="Recorded branches, a JSON list; or traces of one thread each.", show_default=False)
+        Path, typer.Argument(help="Recorded branches, a JSON list; or traces, which may fork.", show_default=False)
     ],
     strategy: Annotated[
         list[str] | None, typer.Option(help="A name, or with parameters: sc:n=16. Repeat it. Default: all that replay.")

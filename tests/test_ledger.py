@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from parallel_reason.trace import Fork, Ledger, Span, Thread, aggregate, tally
-from parallel_reason.trace.ledger import critical_paths
+from parallel_reason.trace.ledger import critical_paths, sampled_by_step
 from tests.strategies import depth_first, traces
 
 
@@ -48,6 +48,64 @@ def test_a_fork_counts_its_longest_child_and_forks_in_a_row_add_up():
 def test_a_fork_that_its_parent_did_not_wait_for_is_not_on_its_critical_path():
     threads = [wrote("0", 5, forks=[fork(1, waited=False)]), wrote("0.0", 8, 0)]
     assert critical_paths(threads) == [5, 8]
+
+
+def run_in_step(trace):
+    """How many threads sample in each step, by letting all of them run: a token a step, forks and joins at once."""
+    work = {}
+    for thread in trace.threads:
+        forks = {place: [fork for fork in thread.forks if fork.at == place] for place in range(len(thread.spans) + 1)}
+        work[thread.label] = [
+            each
+            for place, span in enumerate([*thread.spans, None])
+            for each in [*forks[place], *([None] * len(span.ids) if span and span.origin == "sampled" else [])]
+        ]
+    runs, waits, counts = [trace.root.label], {}, []
+    while True:
+        moved = True
+        while moved:  # forks, and joins of those whose children have ended
+            moved = False
+            for label in list(runs):
+                if work[label] and work[label][0] is not None and all(not work[one] for one in waits.get(label, ())):
+                    one = work[label].pop(0)
+                    children = [child.label for child in trace.children(one)]
+                    runs += children
+                    waits[label] = children if one.waited else []
+                    waits[label] = [below for child in waits[label] for below in labels_below(trace, child)]
+                    moved = True
+        sampling = [label for label in runs if work[label] and all(not work[one] for one in waits.get(label, ()))]
+        if not sampling:
+            return counts
+        counts.append(len(sampling))
+        for label in sampling:
+            work[label].pop(0)
+
+
+def labels_below(trace, label):
+    """A thread and all below it."""
+    return [thread.label for thread in trace.threads if thread.label == label or thread.label.startswith(label + ".")]
+
+
+@given(traces())
+def test_the_tokens_of_each_step_are_those_of_a_run_in_step(trace):
+    steps = sampled_by_step(trace.threads)
+    assert steps == run_in_step(trace)
+    assert sum(steps) == tally(trace.threads).sampled_tokens
+    assert len(steps) == tally(trace.threads).critical_path_tokens
+
+
+def test_a_thread_that_samples_on_while_its_children_run_waits_for_the_longer():
+    spans = [Span(ids=[2] * tokens, origin="sampled") for tokens in (2, 3, 1)]
+    beside = Fork(at=1, joined_at=2, join_rule="message", children=[1, 2])
+    root = Thread(label="0", spans=spans, forks=[beside], status="finished")
+    children = [
+        Thread(label=f"0.{number}", parent=0, spans=[Span(ids=[2] * tokens, origin="sampled")], status="finished")
+        for number, tokens in enumerate((1, 5))
+    ]
+    assert sampled_by_step([root, *children]) == [1, 1, 3, 2, 2, 1, 1, 1]
+    probe = Fork(at=1, waited=False, join_rule="message", children=[1, 2])
+    aside = Thread(label="0", spans=spans, forks=[probe], status="finished")
+    assert sampled_by_step([aside, *children]) == [1, 1, 3, 2, 2, 2, 1]
 
 
 @given(traces(depth=0))

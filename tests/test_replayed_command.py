@@ -12,7 +12,7 @@ import pytest
 from evals.replay import figures, run
 from parallel_reason import InputError, TraceWriter
 from parallel_reason.strategies import REPLAYABLE
-from parallel_reason.trace import Span, Thread, Trace, tally
+from parallel_reason.trace import Fork, Span, Thread, Trace, tally
 
 
 def write(path, problems):
@@ -111,6 +111,32 @@ def test_traces_of_one_thread_are_branches(capsys, tmp_path):
     (row,) = rows(capsys, tmp_path / "traces.jsonl", task=f"aime:{problems}", strategy=["sc"], resamplings=2)
     assert row["accuracy_by_problem"] == [1.0, 0.0]  # 7 and 007 are one answer
     assert (row["sequential_tokens"], row["total_tokens"]) == (35, 50)
+
+
+def forked(sample, tokens, children, answer):
+    """A trace whose root samples, forks children, waits for them, and samples one token more."""
+    spans = [Span(ids=[1] * tokens, origin="sampled"), Span(ids=[1], origin="sampled")]
+    fork = Fork(at=1, join_rule="message", children=list(range(1, len(children) + 1)))
+    threads = [Thread(label="0", spans=spans, forks=[fork] if children else [], status="finished")]
+    for number, length in enumerate(children):
+        span = Span(ids=[1] * length, origin="sampled")
+        threads.append(Thread(label=f"0.{number}", parent=0, spans=[span], status="finished"))
+    return Trace(id=f"p{sample}", task="p", sample=sample, prompt="p", dialect="none", model="m",
+                 threads=threads, answer=answer, ledger=tally(threads))  # fmt: skip
+
+
+def test_of_a_trace_that_forks_all_threads_are_charged_and_its_critical_path_is_its_length(capsys, tmp_path):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"problem": "p", "answer": 7}\n')
+    with TraceWriter(tmp_path / "traces.jsonl") as writer:
+        writer.write(forked(0, 2, [3, 1], "7"))  # 7 tokens, 6 of them one after another
+        writer.write(forked(1, 4, [5, 5, 5], "8"))  # 20, and 10
+        writer.write(forked(2, 8, [], "9"))  # 9
+    command = {"task": f"aime:{problems}", "resamplings": 6}
+    every, first = rows(capsys, tmp_path / "traces.jsonl", strategy=["sc:n=3", "shortest:k=3"], **command)
+    assert (every["sequential_tokens"], every["total_tokens"]) == (10, 7 + 20 + 9)
+    assert first["accuracy"] == 1.0
+    assert (first["sequential_tokens"], first["total_tokens"]) == (6, 7 + (4 + 2 * 3) + 6)
 
 
 def test_the_frontier_is_drawn_and_the_most_cautious_setting_chosen(capsys, tmp_path, monkeypatch):

@@ -23,8 +23,10 @@ class RecordedProblem:
         every: tokens between two probes.
         probes: the answer at ``every``, 2 ``every``, ... tokens, [branches, longest]; NO_ANSWER after the last.
         probe_counts: how many probes each branch has, [branches].
-        lengths: tokens of each branch, [branches].
+        lengths: tokens of each branch, of one that forks those of its critical path, [branches].
         finals: what each branch said at its end, [branches].
+        sampled: by all threads of a branch after so many steps of its critical path, [branches, longest + 1]; None if
+            no branch forks.
     """
 
     question: str
@@ -35,6 +37,7 @@ class RecordedProblem:
     probe_counts: Ints
     lengths: Ints
     finals: Ints
+    sampled: Ints | None = None
 
     @classmethod
     def of(
@@ -121,7 +124,10 @@ class RecordedBranches:
     @property
     def total_tokens(self) -> int:
         """Sampled by all paths and probes."""
-        return int(self._positions.sum()) + self._probed
+        sampled = self._positions
+        if self._problem.sampled is not None:
+            sampled = self._problem.sampled[self._order, self._positions]
+        return int(sampled.sum()) + self._probed
 
     @property
     def critical_path(self) -> int:

@@ -1,20 +1,24 @@
 """Files of recorded branches: a JSON list of problems, as the SCOUT test bed of Parallel-Probe publishes them.
 
-Traces of this project are branches too, without probes.
+Traces of this project are branches too, without probes; they may fork.
 """
 
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from parallel_reason.errors import InputError
+from parallel_reason.strategies.branches import Ints
 from parallel_reason.strategies.recorded import RecordedProblem
 from parallel_reason.tasks import Task
 from parallel_reason.trace import Trace, read_traces
+from parallel_reason.trace.ledger import sampled_by_step
 
 Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -78,18 +82,18 @@ def read_recording(file: Path, is_answer: Callable[[str], bool] = readable) -> l
 
 
 def read_runs(file: Path, task: Task) -> list[RecordedProblem]:
-    """The problems of a file of traces, each of one thread; ``task`` says which answers are right.
+    """The problems of a file of traces; ``task`` says which answers are right.
+
+    Traces may fork: what all their threads sampled is charged in total, and their critical path one after another.
 
     Raises:
-        InputError: a trace that cannot be read, has several threads, or is of another task.
+        InputError: a trace that cannot be read, or is of another task.
     """
     problems = {problem.key: problem for problem in task.test()}
     runs: dict[str, list[Trace]] = {}
     for trace in read_traces(file):
         if trace.task not in problems:
             raise InputError(f"{file}: trace {trace.id} is of {trace.task!r:.60}, which is no problem of {task.name}")
-        if len(trace.threads) > 1:
-            raise InputError(f"{file}: trace {trace.id} has {len(trace.threads)} threads; a branch is one")
         runs.setdefault(trace.task, []).append(trace)
     if not runs:
         raise InputError(f"{file} has no traces")
@@ -97,8 +101,20 @@ def read_runs(file: Path, task: Task) -> list[RecordedProblem]:
     for key, traces in runs.items():
         right = {trace.answer for trace in traces if task.correct(problems[key], trace.answer)}
         said = ["(right)" if trace.answer in right else trace.answer or "" for trace in traces]
-        branches = [
-            (list[str](), trace.ledger.sampled_tokens, answer) for trace, answer in zip(traces, said, strict=True)
-        ]
-        recorded.append(RecordedProblem.of(problems[key].text, "(right)", 1, branches, readable))
+        lengths = [trace.ledger.critical_path_tokens for trace in traces]
+        branches = [(list[str](), length, answer) for length, answer in zip(lengths, said, strict=True)]
+        problem = RecordedProblem.of(problems[key].text, "(right)", 1, branches, readable)
+        if any(len(trace.threads) > 1 for trace in traces):
+            problem = replace(problem, sampled=_sampled(traces, max(lengths)))
+        recorded.append(problem)
     return recorded
+
+
+def _sampled(traces: list[Trace], longest: int) -> Ints:
+    """By all threads of each trace after so many steps of its critical path, and at its end all of them."""
+    table = np.zeros((len(traces), longest + 1), dtype=np.int64)
+    for row, trace in zip(table, traces, strict=True):
+        path = trace.ledger.critical_path_tokens
+        row[1 : path + 1] = np.cumsum(sampled_by_step(trace.threads)[:path])
+        row[path:] = trace.ledger.sampled_tokens
+    return table

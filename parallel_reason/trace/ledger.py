@@ -3,9 +3,9 @@
 Evaluations, rewards, the command line and pictures read these numbers; none of them counts tokens itself.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from operator import itemgetter
 
 from parallel_reason.record import Record
 from parallel_reason.trace.thread import Thread
@@ -50,25 +50,56 @@ def critical_paths(threads: Sequence[Thread]) -> list[int]:
     """C(thread) of every thread: its own sampled tokens and, for every fork it waited for, the largest C(child)."""
     paths = [0] * len(threads)
     for number in range(len(threads) - 1, -1, -1):  # children stand after their parents
-        paths[number] = _critical_path(threads[number], paths)
+        starts, _ = _clock(threads[number], paths)
+        paths[number] = starts[-1]
     return paths
 
 
-def _critical_path(thread: Thread, paths: Sequence[int]) -> int:
-    """C of one thread, from those of all threads after it."""
+def sampled_by_step(threads: Sequence[Thread]) -> list[int]:
+    """How many tokens the threads of a trace sample in each step, if each that can sample does so once a step, [steps].
+
+    There are as many steps as the critical path has tokens, and more if a thread that nobody waits for goes on.
+    """
+    paths = critical_paths(threads)
+    births = [0] * len(threads)
+    counts: Counter[int] = Counter()
+    for number, thread in enumerate(threads):
+        starts, forks = _clock(thread, paths)
+        for span, start in zip(thread.spans, starts, strict=False):
+            if span.origin == "sampled":
+                counts.update(range(births[number] + start, births[number] + start + len(span.ids)))
+        for fork, at in zip(thread.forks, forks, strict=True):
+            for child in fork.children:
+                births[child] = births[number] + at
+    return [counts[step] for step in range(max(counts, default=-1) + 1)]
+
+
+def _clock(thread: Thread, paths: Sequence[int]) -> tuple[list[int], list[int]]:
+    """When a thread begins each span and last ends, and when it forks: in sampled tokens since its start.
+
+    Args:
+        paths: C of all threads after it.
+
+    Returns:
+        [spans + 1] and [forks].
+    """
     own = [0, *accumulate(len(span.ids) if span.origin == "sampled" else 0 for span in thread.spans)]
-    waited, started = 0, {}  # by how much the path is longer than the thread's own tokens
-    forks = [(fork.at, fork) for fork in thread.forks if fork.waited]
-    joins = [(fork.joined_at, fork) for fork in thread.forks if fork.waited and fork.joined_at is not None]
-    for place, fork in sorted([*forks, *joins], key=itemgetter(0)):
-        longest = max((paths[child] for child in fork.children), default=0)
-        if fork.joined_at is None:
-            waited += longest
-        elif id(fork) not in started:
-            started[id(fork)] = own[place] + waited
-        else:
-            waited = max(waited, started[id(fork)] + longest - own[place])
-    return own[-1] + waited
+    longest = [max((paths[child] for child in fork.children), default=0) for fork in thread.forks]
+    forked, joined = defaultdict(list), defaultdict(list)
+    for number, fork in enumerate(thread.forks):
+        forked[fork.at].append(number)
+        if fork.waited and fork.joined_at is not None:
+            joined[fork.joined_at].append(number)
+    waited, starts, forks = 0, [], [0] * len(thread.forks)  # waited: how much later it is than by its own tokens
+    for place, tokens in enumerate(own):
+        for number in forked[place]:
+            forks[number] = tokens + waited
+            if thread.forks[number].waited and thread.forks[number].joined_at is None:
+                waited += longest[number]
+        for number in joined[place]:
+            waited = max(waited, forks[number] + longest[number] - tokens)
+        starts.append(tokens + waited)
+    return starts, forks
 
 
 def tally(
