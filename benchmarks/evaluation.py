@@ -4,7 +4,8 @@
 
 The embedded model solves problems of Countdown, several samples each, in three ways in turn: as an evaluation into a
 folder, by `ParallelLLM.generate` alone, and as the bare requests of the first run sent straight to vLLM with the same
-dependencies. Times are from a warm engine with an empty KV cache of requests; ratios are of pairs from one turn.
+dependencies, at the same temperature and for as many traces at once. Times are from a warm engine with an empty KV
+cache of requests; ratios are of pairs from one turn.
 """
 
 import statistics

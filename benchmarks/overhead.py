@@ -27,9 +27,15 @@ from parallel_reason.tasks.countdown import held_out
 numbers = itertools.count()
 
 
-async def send_again(llm: ParallelLLM, traces: list[Trace]) -> None:
-    """Send the requests of recorded traces straight to vLLM."""
-    await asyncio.gather(*(_send_thread(llm, trace, 0, []) for trace in traces))
+async def send_again(llm: ParallelLLM, traces: list[Trace], at_once: int = 256) -> None:
+    """Send the requests of recorded traces straight to vLLM, those of so many traces at once."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def send(trace: Trace) -> None:
+        async with slots:
+            await _send_thread(llm, trace, 0, [])
+
+    await asyncio.gather(*map(send, traces))
 
 
 async def _send_thread(llm: ParallelLLM, trace: Trace, number: int, context: list[int]) -> None:
@@ -44,16 +50,16 @@ async def _send_thread(llm: ParallelLLM, trace: Trace, number: int, context: lis
             children = forks[place].children
             await asyncio.gather(*(_send_thread(llm, trace, child, context) for child in children))
         if span.origin == "sampled":
-            await _send(llm, context, len(span.ids))
+            await _send(llm, context, len(span.ids), trace.sampling.temperature if trace.sampling else 0.0)
         context = context + span.ids
 
 
-async def _send(llm: ParallelLLM, context: list[int], tokens: int) -> None:
+async def _send(llm: ParallelLLM, context: list[int], tokens: int, temperature: float) -> None:
     from vllm import SamplingParams, TokensPrompt
     from vllm.sampling_params import RequestOutputKind
 
     sampling = SamplingParams(
-        temperature=0.0, max_tokens=tokens, ignore_eos=True, logprobs=0, flat_logprobs=True, detokenize=False,
+        temperature=temperature, max_tokens=tokens, ignore_eos=True, logprobs=0, flat_logprobs=True, detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )  # fmt: skip
     engine: Any = llm.engine
