@@ -80,8 +80,8 @@ def death(engine: str, traces: int, runs: int) -> Figures:
                 prompts = [str(problem) for problem in held_out(traces)]
                 done = llm.generate(prompts, SamplingParams(temperature=1.0, seed=run), on_trace=killed)
                 serving.append(killed.until_all_serve())
-                rerun = [trace for trace in done if trace.id in killed.lost]
-                firsts.append(min(map(first_token_at, rerun)) - killed.at)
+                rerun = [trace for trace in done if trace.id in killed.lost and (trace.started_at or 0) > killed.at]
+                firsts += [min(map(first_token_at, rerun)) - killed.at] if rerun else []
                 again.append(tokens(rerun) / tokens(done))
                 whole &= len({trace.id for trace in done}) == traces
                 whole &= {trace.status for trace in done} == {"finished"}
@@ -100,7 +100,7 @@ class KilledOnce:
 
     Attributes:
         at: Unix time of the kill.
-        lost: ids of the traces that were on it.
+        lost: ids of the traces that were on it; those that were on their way back came from it all the same.
     """
 
     def __init__(self, llm: ParallelLLM, after: int) -> None:

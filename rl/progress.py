@@ -1,6 +1,8 @@
-"""What a person sees of a training run: a table of the newest steps on a terminal, or a line a step elsewhere."""
+"""What a person sees of a training run: tables of the newest steps and of a fleet's engines on a terminal, or a line a
+step elsewhere.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from transformers import PrinterCallback, TrainerCallback
+
+from parallel_reason.fleet.status import EngineStatus
 
 ROWS = 12  # steps in the table
 COLUMNS = (  # of the log, where it has them, and how they are headed
@@ -22,8 +26,11 @@ COLUMNS = (  # of the log, where it has them, and how they are headed
 class ShownProgress(TrainerCallback):  # type: ignore[misc]
     """Shows every log of a trainer, and how long it still takes."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """On standard error, so that output can be piped."""
+    def __init__(
+        self, console: Console | None = None, engines: Callable[[], Sequence[EngineStatus]] | None = None
+    ) -> None:
+        """On standard error, so that output can be piped; ``engines`` are those of a fleet."""
+        self._engines = engines
         self._console = console or Console(stderr=True)
         self._logs: list[dict[str, float]] = []
         self._progress = Progress(
@@ -36,7 +43,7 @@ class ShownProgress(TrainerCallback):  # type: ignore[misc]
         """Begin at the step at which a run goes on."""
         self._task = self._progress.add_task("steps", total=state.max_steps, completed=state.global_step)
         if self._console.is_terminal:
-            self._live = Live(self._shown(), console=self._console, refresh_per_second=2)
+            self._live = Live(get_renderable=self._shown, console=self._console, refresh_per_second=2)
             self._live.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -49,9 +56,7 @@ class ShownProgress(TrainerCallback):  # type: ignore[misc]
         if not {"loss", "eval_accuracy"} & row.keys():
             return
         self._logs = [*self._logs, row][-ROWS:]
-        if self._live is not None:
-            self._live.update(self._shown())
-        else:
+        if self._live is None:
             known = [f"{head} {_short(row[name])}" for name, head in COLUMNS if name in row]
             self._console.print(f"{', '.join(known)} (of {state.max_steps})", highlight=False, soft_wrap=True)
 
@@ -70,19 +75,27 @@ class ShownProgress(TrainerCallback):  # type: ignore[misc]
         table = Table(*(head for _, head in columns), box=None)
         for row in self._logs:
             table.add_row(*(_short(row[name]) if name in row else "" for name, _ in columns))
-        return Group(table, self._progress)
+        return Group(table, *([] if self._engines is None else [_fleet(self._engines())]), self._progress)
 
 
 @contextmanager
-def show_progress(trainer: Any) -> Iterator[None]:
+def show_progress(trainer: Any, engines: Callable[[], Sequence[EngineStatus]] | None = None) -> Iterator[None]:
     """Around a trainer's work: show its progress in this way instead of transformers' own."""
-    shown = ShownProgress()
+    shown = ShownProgress(engines=engines)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(shown)
     try:
         yield
     finally:
         shown.close()
+
+
+def _fleet(engines: Sequence[EngineStatus]) -> Table:
+    table = Table("engine", "state", "traces", "finished", "tokens", "restarts", box=None)
+    for one in engines:
+        counts = (one.traces, one.finished, one.sampled_tokens, one.restarts)
+        table.add_row(one.name, one.state, *map(str, counts))
+    return table
 
 
 def _short(value: Any) -> str:

@@ -27,6 +27,7 @@ def train(config: PolicyConfig) -> Path:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from parallel_reason.fleet.session import FleetSession
     from rl.learner import PolicyTrainer
     from rl.paced import PacedSource
     from rl.progress import show_progress
@@ -77,7 +78,8 @@ def train(config: PolicyConfig) -> Path:
         )
         if checkpoint:
             trainer.load_batch(checkpoint)
-        with show_progress(trainer):
+        engines = llm.session.engines if isinstance(llm.session, FleetSession) else None
+        with show_progress(trainer, engines):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         transfer.destroy()
     trainer.save_model(str(config.out / "model"))

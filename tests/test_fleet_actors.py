@@ -6,9 +6,13 @@ The actors are objects in this process, so that their ends come at moments that 
 
 import asyncio
 import importlib
+import io
 import random
+import re
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from parallel_reason import EngineError, Fleet, InputError, Limits, SamplingParams, dialects
 from parallel_reason.engines import EMBEDDED
@@ -18,6 +22,7 @@ from parallel_reason.fleet import actors, session, worker
 from parallel_reason.fleet.member import Gone
 from parallel_reason.fleet.session import FleetSession
 from parallel_reason.runtime.session import Session
+from rl.progress import ShownProgress
 from tests.fleets import tokens
 
 TOKENIZER = load_tokenizer(str(EMBEDDED), "")
@@ -177,6 +182,37 @@ def test_traces_of_an_engine_that_ends_or_hangs_come_back_once(fleets):
             await all_serve(actors)
         assert actors.restarts == 2
         assert await fleet.kv_is_free()
+
+    fleets(work)
+
+
+def test_each_engine_is_seen_with_what_it_does_and_did(fleets):
+    async def work(one, fleet, actors):
+        seen = []
+
+        async def watch():
+            while True:
+                seen.append(fleet.engines())
+                await asyncio.sleep(0.003)
+
+        watching = asyncio.ensure_future(watch())
+        traces = await fleet.run(PROMPTS, SAMPLING, on_trace=once(2, lambda: actors.members[0].kill(restart=True)))
+        await all_serve(actors)
+        watching.cancel()
+        first, second = fleet.engines()
+        assert [engine.name for engine in (first, second)] == [member.name for member in actors.members]
+        assert (first.state, first.restarts, second.restarts) == ("serves", 1, 0)
+        assert first.finished + second.finished == len(traces)
+        assert first.sampled_tokens + second.sampled_tokens == sum(trace.ledger.sampled_tokens for trace in traces)
+        assert first.traces == second.traces == 0
+        assert max(engine.traces for engines in seen for engine in engines) == 3
+        assert "starts" in {engines[0].state for engines in seen}
+        console = Console(file=io.StringIO(), force_terminal=True, width=100)
+        shown = ShownProgress(console, fleet.engines)
+        shown.on_train_begin(None, SimpleNamespace(max_steps=5, global_step=0), None)
+        shown.close()
+        row = f"{first.name}.*serves.*{first.finished}.*{first.sampled_tokens}.*1"
+        assert re.search(row, console.file.getvalue())
 
     fleets(work)
 

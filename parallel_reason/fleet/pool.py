@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from parallel_reason.fleet.dispatch import Attempt, Dispatcher
 from parallel_reason.fleet.member import Gone, Member
 from parallel_reason.fleet.messages import EngineFacts, SessionOptions, TraceJob
 from parallel_reason.fleet.settings import Fleet
+from parallel_reason.fleet.status import EngineStatus
 from parallel_reason.runtime.events import Event
 from parallel_reason.trace import Status, Trace
 
@@ -60,6 +62,8 @@ class EnginePool:
         self.actors: EngineActors
         self._dispatcher = Dispatcher(fleet.engines, fleet.traces_per_engine)
         self._wanted: dict[str, _Wanted] = {}
+        self._finished: Counter[int] = Counter()  # traces that came back, by engine; and their tokens
+        self._sampled: Counter[int] = Counter()
 
     @classmethod
     async def open(
@@ -118,6 +122,21 @@ class EnginePool:
     def traces_on(self, engine: int) -> list[str]:
         """The ids of the traces that an engine has."""
         return self._dispatcher.on(engine)
+
+    def status(self) -> list[EngineStatus]:
+        """Of every engine."""
+        serving = {member.number for member in self.actors.serving}
+        return [
+            EngineStatus(
+                name=member.name,
+                state="given up" if member.lost else "serves" if member.number in serving else "starts",
+                traces=len(self.traces_on(member.number)),
+                finished=self._finished[member.number],
+                sampled_tokens=self._sampled[member.number],
+                restarts=member.generation,
+            )
+            for member in self.actors.members
+        ]
 
     async def kv_is_free(self) -> bool:
         """Whether no engine holds KV; one that died holds none."""
@@ -187,6 +206,8 @@ class EnginePool:
                 wanted.fail(error)
         else:
             if self._dispatcher.finished(attempt) and not wanted.ended.done():
+                self._finished[attempt.engine] += 1
+                self._sampled[attempt.engine] += trace.ledger.sampled_tokens
                 self.actors.metrics.ended(attempt.engine, trace)
                 wanted.ended.set_result(trace)
         self._deal()

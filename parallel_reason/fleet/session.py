@@ -15,6 +15,7 @@ from parallel_reason.fleet.engine import FleetEngine, absolute
 from parallel_reason.fleet.messages import SessionOptions, TraceJob
 from parallel_reason.fleet.pool import EnginePool, NotRun
 from parallel_reason.fleet.settings import Fleet
+from parallel_reason.fleet.status import EngineStatus
 from parallel_reason.limits import Limits
 from parallel_reason.runtime.arguments import AnyLimits, check_traces_at_once
 from parallel_reason.runtime.events import Event
@@ -87,6 +88,10 @@ class FleetSession(Session):
         other = super().with_dialect(dialect, **options)
         assert isinstance(other, FleetSession)
         return other
+
+    def engines(self) -> list[EngineStatus]:
+        """Every engine as it is now; may be called from any thread."""
+        return self.engine.pool.status()
 
     async def cancel(self, trace_id: str) -> None:
         """See `Session.cancel`."""
