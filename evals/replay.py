@@ -108,7 +108,7 @@ def rows(replayed: Replay, strategies: Sequence[Strategy], resamplings: int, wor
 
 
 def table(title: str, every: Sequence[dict[str, Any]]) -> Table:
-    """The rows, for people: accuracies in percent, tokens in thousands."""
+    """The rows, for people: accuracies in percent, tokens in thousands where they are many."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("strategy", no_wrap=True)
     for column in ("accuracy", "one run", "problems", "sequential", "total"):
@@ -120,10 +120,14 @@ def table(title: str, every: Sequence[dict[str, Any]]) -> Table:
             f"{100 * row['accuracy']:.1f}",
             f"{100 * one[0]:.1f} to {100 * one[1]:.1f}",
             f"{100 * other[0]:.1f} to {100 * other[1]:.1f}",
-            f"{row['sequential_tokens'] / 1000:.1f}k",
-            f"{row['total_tokens'] / 1000:.1f}k",
+            _count(row["sequential_tokens"]),
+            _count(row["total_tokens"]),
         )
     return shown
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1000:.1f}k" if tokens >= 10_000 else f"{tokens:,.0f}"
 
 
 def run(
