@@ -38,7 +38,7 @@ def connect(fleet: Fleet) -> Connection:
             return "joined"
         except Exception as error:  # Ray raises bare exceptions too, such as for a node that did not start in time
             if asked:
-                raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}") from None
+                raise EngineError(f"Ray at {asked} cannot be reached: {first_line(error)}{_token_hint()}") from None
     try:
         init(address="local")
     except Exception as error:
@@ -68,7 +68,7 @@ def describe() -> str:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # as in `connect`
-        return f"Ray at {address} cannot be reached: {first_line(error)}"
+        return f"Ray at {address} cannot be reached: {first_line(error)}{_token_hint()}"
     try:
         has = ray.cluster_resources()
         amounts = ", ".join(f"{has[kind]:g} {kind}" for kind in ("CPU", "GPU") if has.get(kind))
@@ -76,6 +76,13 @@ def describe() -> str:
         return f"a cluster of {nodes} node{'s' * (nodes > 1)}: {amounts or 'no CPU'}"
     finally:
         ray.shutdown()
+
+
+def _token_hint() -> str:
+    """Ray does not say that it was refused for want of a token, which `ray start` asks for from 2.60 on."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return "; set RAY_AUTH_MODE=token if `ray start` said that token authentication is enabled"
 
 
 def _running_here() -> str | None:
