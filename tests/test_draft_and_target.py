@@ -1,10 +1,14 @@
 """ATTS with a draft and a target model, both on the torch engine."""
 
+import asyncio
+
 import numpy as np
 import pytest
 import torch
 
-from parallel_reason import ParallelLLM
+from parallel_reason import ParallelLLM, Session
+from parallel_reason.dialects import bind
+from parallel_reason.engines.scripted import ScriptedEngine
 from parallel_reason.exactness import load_reference
 from parallel_reason.strategies import DraftAndTarget, program
 from tests.letters import build, letter_tokenizer
@@ -105,3 +109,25 @@ def test_the_answer_may_stand_in_what_the_target_wrote(llms):
 def test_a_deadline_ends_what_the_target_does(llms):
     trace = run(llms, budget={"deadline_s": 0.05}, n=8, draft_tokens=30, target_tokens=4000, reject=0.0, turns=50)
     assert any(thread.stop_reason == "the budget is used up" for thread in trace.threads)
+
+
+TOKENS = letter_tokenizer(eos_token="<eos>")
+
+
+class Writes:
+    """A target that writes one text, and finds everything as likely as anything."""
+
+    def __init__(self, text):
+        self.engine = ScriptedEngine.from_texts(TOKENS, {"0": [text] * 9})
+        self.session = Session(self.engine, bind("none", TOKENS))
+
+    async def arun(self, program, prompt, sampling, /):
+        return await self.session.run_program(program, prompt, sampling)
+
+
+def test_the_draft_may_end_right_after_what_the_target_wrote():
+    draft = Session(ScriptedEngine.from_texts(TOKENS, {"0.0": ["ab", "<eos>"]}), bind("none", TOKENS))
+    strategy = DraftAndTarget(Writes("xyz"), n=1, draft_tokens=2, target_tokens=3, reject=0.0, turns=1)
+    [trace] = asyncio.run(draft.run_program(program(strategy, answer_of=lambda text: text), "Q"))
+    assert trace.answer == "abxyz"
+    assert TOKENS.decode(written(trace.threads[1])[0].ids) == "xyz"

@@ -210,7 +210,7 @@ class LiveBranches:
         del self._going[path]
         task.result()  # raises what the call was wrong about
         if self._threads[path].status == "finished":
-            self._answers[path] = self.number(self.answer_of(self._threads[path].text))
+            self._answers[path] = self.number(self.answer_of(self.text(path)))
 
     async def probe(self, paths: Ints) -> None:
         """See `Branches.probe`."""
