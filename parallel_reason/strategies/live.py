@@ -213,9 +213,13 @@ class LiveBranches:
             self._answers[path] = self.number(self.answer_of(self.text(path)))
 
     async def probe(self, paths: Ints) -> None:
-        """See `Branches.probe`."""
+        """See `Branches.probe`. Probes that may cost more than what is left use the budget up: none is asked."""
         going = [int(path) for path in paths if not self._threads[path].ended]
         if not going or self._spent:
+            return
+        granted = self.grant(len(going))
+        if granted is not None and granted < self.probe_tokens:
+            self._spend()
             return
         asked = [self._threads[path].probe(self.probe_text) for path in going]
         await asyncio.gather(*(one.sample(self.probe_tokens, **self._sampling) for one in asked))

@@ -186,10 +186,18 @@ class RecordedBranches:
         self._clock += longest if tokens is None else min(tokens, longest)
 
     async def probe(self, paths: Ints) -> None:
-        """See `Branches.probe`: what the record has at the last probe that each path has passed."""
+        """See `Branches.probe`: what the record has at the last probe that each path has passed.
+
+        Probes that cost more than what is left use the budget up: none is asked.
+        """
         going = paths[~self._ended[paths]]
         if not len(going):
             return
+        if self._budget is not None:
+            granted = self._budget.grant(len(going), self.total_tokens, self.critical_path)
+            if granted is not None and granted < self._accounting.probe_tokens:
+                self._spend()
+                return
         last = np.minimum(self._positions[going] // self._problem.every, self._counts[going]) - 1
         seen = self._problem.probes[self._order[going], last]
         self._answers[going] = np.where(last >= 0, seen, NO_ANSWER)
