@@ -182,7 +182,8 @@ def test_rules_that_go_by_time_count_it_in_tokens(branches, m, longest, threshol
 
 @settings(max_examples=150, deadline=None)
 @given(recorded(), st.integers(1, 700), st.integers(1, 120), st.sampled_from(["sc:n=8", "asc", "esc", "sac:every=10",
-       "parallel_probe:n=8,every=10,patience=2,warm_up=1", "first_consensus:n=8", "short_mk:m=3,k=8"]), st.integers(0, 5))  # fmt: skip
+       "parallel_probe:n=8,every=10,patience=2,warm_up=1", "first_consensus:n=8", "short_mk:m=3,k=8"]),
+       st.integers(0, 5))  # fmt: skip
 def test_no_strategy_spends_more_than_its_budget(branches, total, critical, name, probe_tokens):
     budget, accounting = Budget(total_tokens=total, critical_path=critical), Accounting(probe_tokens, False)
     free, unbounded, all_spent = served(branches, name, accounting)
