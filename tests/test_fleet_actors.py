@@ -139,7 +139,7 @@ def fleets(monkeypatch):
 
     async def within(work):
         one = await start(limits=Limits())
-        settings = Fleet(engines=2, traces_per_engine=3, check_s=0.1, hung_after_s=1)
+        settings = Fleet(engines=2, traces_per_engine=3, check_s=0.1, hung_after_s=3)
         fleet = await FleetSession.start(limits=Limits(), fleet=settings)
         try:
             await work(one, fleet, fleet.engine.pool.actors)
@@ -147,7 +147,7 @@ def fleets(monkeypatch):
             await fleet.close()
             await one.close()
 
-    return lambda work: asyncio.run(asyncio.wait_for(within(work), 60))
+    return lambda work: asyncio.run(asyncio.wait_for(within(work), 120))
 
 
 def once(count, act):
