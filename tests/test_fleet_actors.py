@@ -19,7 +19,7 @@ from parallel_reason.engines import EMBEDDED
 from parallel_reason.engines.models import load_tokenizer
 from parallel_reason.engines.scripted import ScriptedEngine
 from parallel_reason.fleet import actors, session, worker
-from parallel_reason.fleet.member import Gone
+from parallel_reason.fleet.member import Gone, Member
 from parallel_reason.fleet.session import FleetSession
 from parallel_reason.runtime.session import Session
 from rl.progress import ShownProgress
@@ -73,7 +73,8 @@ class Actor:
 
         task = self.running(answer())
         try:
-            return await asyncio.wait_for(asyncio.shield(task), within_s)
+            async with asyncio.timeout(within_s):
+                return await asyncio.shield(task)
         except worker.NotStartedError:
             raise Gone("fresh", ran=False) from None
         except asyncio.CancelledError:
@@ -139,7 +140,7 @@ def fleets(monkeypatch):
 
     async def within(work):
         one = await start(limits=Limits())
-        settings = Fleet(engines=2, traces_per_engine=3, check_s=0.1, hung_after_s=3)
+        settings = Fleet(engines=2, traces_per_engine=3, check_s=0.1, hung_after_s=1)
         fleet = await FleetSession.start(limits=Limits(), fleet=settings)
         try:
             await work(one, fleet, fleet.engine.pool.actors)
@@ -147,7 +148,7 @@ def fleets(monkeypatch):
             await fleet.close()
             await one.close()
 
-    return lambda work: asyncio.run(asyncio.wait_for(within(work), 120))
+    return lambda work: asyncio.run(asyncio.wait_for(within(work), 60))
 
 
 def once(count, act):
@@ -277,3 +278,20 @@ def test_a_fleet_whose_engines_do_not_start_again_ends_what_waits(fleets, monkey
         assert actors.restarts == 2
 
     fleets(work)
+
+
+def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled():
+    """Else the health check of a fleet that is closed goes on, and closing waits for it for ever."""
+
+    async def work():
+        answer = asyncio.get_running_loop().create_future()
+        real = Member.__new__(Member)
+        real._actor = SimpleNamespace(check=SimpleNamespace(remote=lambda: answer))
+        calling = asyncio.ensure_future(real.call("check", within_s=5))
+        await asyncio.sleep(0.01)
+        answer.set_result(None)
+        calling.cancel()
+        await asyncio.wait([calling])
+        return calling.cancelled()
+
+    assert asyncio.run(work())

@@ -163,7 +163,8 @@ class ScriptedEngine:
         coming: list[int] = []
         while output.finish_reason == "abort":
             with suppress(TimeoutError):
-                await asyncio.wait_for(aborted.wait(), self._delay_s(request) if self._delay_s else 0)
+                async with asyncio.timeout(self._delay_s(request) if self._delay_s else 0):
+                    await aborted.wait()
             if aborted.is_set():
                 return
             output.prefilled_tokens = len(request.ids)

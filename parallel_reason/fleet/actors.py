@@ -88,7 +88,8 @@ class EngineActors:
         """
         try:
             for member in self.members:
-                await asyncio.wait_for(member.settled(), self.fleet.start_s)
+                async with asyncio.timeout(self.fleet.start_s):
+                    await member.settled()
             facts = await asyncio.gather(*map(self._start, self.members))
         except (Gone, TimeoutError) as error:
             await self.close()

@@ -129,7 +129,8 @@ async def place(fleet: Fleet, name: str, *, grows: bool) -> Any:
         )
     group = placement_group([fleet.bundle() or {"CPU": 0.001}] * fleet.engines, strategy=fleet.strategy, name=name)
     try:
-        await asyncio.wait_for(_ready(group), fleet.start_s)
+        async with asyncio.timeout(fleet.start_s):
+            await group.ready()
     except TimeoutError:
         remove_placement_group(group)
         raise EngineError(
@@ -137,10 +138,6 @@ async def place(fleet: Fleet, name: str, *, grows: bool) -> Any:
             f"{', '.join(short) or 'resources that others use'}"
         ) from None
     return group
-
-
-async def _ready(group: Any) -> None:
-    await group.ready()
 
 
 def cores_of(fleet: Fleet, rank: int) -> tuple[int, ...]:

@@ -95,7 +95,8 @@ class Member:
         from ray.exceptions import RayError
 
         try:
-            return await asyncio.wait_for(_answer(getattr(self._actor, method).remote(*arguments)), within_s)
+            async with asyncio.timeout(within_s):  # wait_for of Python 3.11 can lose a cancellation
+                return await getattr(self._actor, method).remote(*arguments)
         except RayError as error:
             raise _translated(error) from None
 
@@ -114,10 +115,6 @@ class Member:
         import ray
 
         ray.kill(self._actor, no_restart=not restart)
-
-
-async def _answer(reference: Any) -> Any:
-    return await reference
 
 
 def _translated(error: Any) -> Exception:
