@@ -84,9 +84,7 @@ def test_log_probs_are_exact(llm, plain, monkeypatch, case):
 
 def test_greedy_tokens_are_the_references_first_choice_whatever_the_servers_defaults(llm, plain, ignoring_eos):
     traces = llm.generate(["ab", "abab", "aab"], limits=WILD)
-    assert not any(trace.errors for trace in traces)
-    for compared in (compare(plain, trace) for trace in traces):
-        assert (compared.best == compared.ids).all()
+    assert all(len(one.ids) and (one.best == one.ids).all() for one in (compare(plain, trace) for trace in traces))
 
 
 def test_top_log_probs_are_those_of_a_plain_forward(fast, plain, ignoring_eos):

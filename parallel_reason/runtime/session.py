@@ -263,13 +263,13 @@ class Session:
         Raises:
             InputError, EngineError: as `run`; and for ``n`` above 1.
         """
+        if program is not None:
+            check_program(program, (), StreamOptions)
         sampling, limits = sampling_of(sampling), self._limits(limits, program)
         check_sampling(sampling, self.engine)
         if sampling.n != 1:
             raise InputError(f"stream runs one trace, but n={sampling.n}")
         (rendered,) = render_all([problem], self.engine, limits, self._dialect_of(program), prompt, chat)
-        if program is not None:
-            check_program(program, (), StreamOptions)
 
         async def run(emit: Callable[[Event], None]) -> Trace:
             async with self._slots:
